@@ -1,0 +1,31 @@
+# Two commands do everything on a machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: prove test verify lint clean
+
+prove: $(VENV)/installed  ## set up, then the main job: prove the gain on this machine
+	$(BIN)/twofold prove examples/stdlib-lm.toml
+
+test: $(VENV)/installed lint  ## set up, then every check that CI runs, fast ones first
+	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m slow
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+verify: test  ## the long form: also a whole proof on this machine
+	$(BIN)/twofold prove examples/stdlib-lm.toml
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt "pip>=25.1" torch numpy
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch]" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,130 @@
+"""The embedded runtime as an engine: plan documents into one Job, run folders into Runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from twofold.document import PlanDocument, write_plan
+from twofold.engines.run import Run, thin_curve
+from twofold.errors import InputError, JobFailed
+from twofold.launch import Finished, Job
+
+
+def embedded_job(
+    documents: Sequence[PlanDocument],
+    folders: Sequence[Path],
+    *,
+    evaluate: Sequence[Literal["tune", "test"]] = (),
+    evaluation_tokens: int = 65536,
+    checkpoint_every_s: float | None = None,
+    max_steps: int | None = None,
+    timeout_s: float | None = None,
+) -> Job:
+    """One process that executes the plans in order, each in its own folder.
+
+    Writes `plan.json` into every folder; a folder that holds a checkpoint is resumed.
+    """
+    for document, folder in zip(documents, folders, strict=True):
+        write_plan(document, folder / "plan.json")
+    argv = [sys.executable, "-m", "twofold.runtime.train"]
+    argv += [str(folder / "plan.json") for folder in folders]
+    argv += ["--evaluate", *evaluate, "--evaluation-tokens", str(evaluation_tokens)]
+    if checkpoint_every_s is not None:
+        argv += ["--checkpoint-every-s", str(checkpoint_every_s)]
+    if max_steps is not None:
+        argv += ["--max-steps", str(max_steps)]
+    return Job(
+        name=folders[0].name,
+        argv=tuple(argv),
+        folder=folders[0],
+        metrics=tuple(folder / "metrics.jsonl" for folder in folders),
+        timeout_s=timeout_s,
+    )
+
+
+def check_finished(job: Job, finished: Finished) -> None:
+    """Raise what the runtime said went wrong, or JobFailed with the end of its log."""
+    if finished.returncode == 0 and not finished.timed_out:
+        return
+    for line in reversed(finished.last_lines.splitlines()):
+        said = _error_line(line)
+        if said is not None:
+            kind = InputError if said.get("exit_code") == 2 else JobFailed
+            raise kind(str(said["error"]), at=said.get("at"), help=said.get("help"))
+    how = (
+        f"took longer than {job.timeout_s:.0f} s"
+        if finished.timed_out
+        else f"ended with code {finished.returncode}"
+    )
+    raise JobFailed(
+        f"the run '{job.name}' {how}:\n{_indent(finished.last_lines)}",
+        at=str(job.log),
+        help="the log has the whole output; what the run wrote before is kept",
+    )
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run's `metrics.jsonl`."""
+    rows = read_rows(folder / "metrics.jsonl")
+    starts = [row for row in rows if row.get("event") == "start"]
+    ends = [row for row in rows if row.get("event") == "end"]
+    if not starts or not ends:
+        raise JobFailed(
+            "the run has not ended", at=str(folder), help="resume it with `twofold run`"
+        )
+    end = ends[-1]
+    steps = [row for row in rows if row.get("event") == "step"]
+    losses = {row["part"]: row["loss"] for row in rows if row.get("event") == "evaluation"}
+    points = [(int(r["tokens"]), float(r["time_s"]), float(r["loss"])) for r in steps]
+    last = steps[-max(1, len(steps) // 20) :]
+    return Run(
+        tokens=int(end["tokens"]),
+        num_steps=int(end["num_steps"]),
+        startup_s=float(starts[-1]["startup_s"]),
+        train_s=float(end["train_s"]),
+        cpu_s=float(end["cpu_s"]),
+        step_times_s=tuple(float(row["step_time_s"]) for row in steps),
+        train_loss=sum(row["loss"] for row in last) / len(last) if last else None,
+        tune_loss=losses.get("tune"),
+        test_loss=losses.get("test"),
+        peak_memory_bytes=end["peak_memory_bytes"],
+        num_parameters=int(starts[-1]["num_parameters"]),
+        curve=[point for point in thin_curve(points) if math.isfinite(point[2])],
+        diverged=any(row.get("event") == "diverged" for row in rows),
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All whole JSON lines of a file; a torn last line is left out."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise JobFailed(
+            f"the run left no metrics: {error.strerror}", at=str(path), help="see job.log beside it"
+        ) from error
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _error_line(line: str) -> dict[str, Any] | None:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "error" in said else None
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

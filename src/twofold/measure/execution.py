@@ -1,0 +1,74 @@
+"""`run`: execute a saved plan exactly, in a folder that can be resumed."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from twofold.document import read_plan, write_json
+from twofold.engines import Run, embedded_job, read_run
+from twofold.engines.embedded import check_finished
+from twofold.errors import EnvironmentLack, InputError
+from twofold.host import describe_host, git_commit
+from twofold.launch import run_job
+from twofold.measure.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """A finished run and where it lies."""
+
+    folder: Path
+    run: Run
+    predicted_step_time_s: float | None
+
+    def as_mapping(self) -> dict[str, Any]:
+        return {
+            "folder": str(self.folder),
+            "predicted_step_time_s": self.predicted_step_time_s,
+            "run": asdict(self.run),
+        }
+
+
+def execute_plan(
+    path: Path, *, runs: Path, checkpoint_every_s: float, progress: Progress
+) -> Executed:
+    """Run `plan.json` in a new folder, or go on with the run whose folder is given."""
+    if path.is_dir():
+        folder = path
+        if not (folder / "plan.json").is_file():
+            raise InputError(
+                "the folder holds no plan.json", at=str(folder), help="name a run folder"
+            )
+    else:
+        folder = runs / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}-{path.stem}"
+    document = read_plan(folder / "plan.json" if path.is_dir() else path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentLack(
+            f"the run folder cannot be made: {error.strerror}",
+            at=str(folder),
+            help="check permission, or name another place with --runs",
+        ) from error
+    write_json(
+        folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
+    )
+    progress.note(f"run folder: {folder}")
+    job = embedded_job(
+        [document], [folder], evaluate=["tune"], checkpoint_every_s=checkpoint_every_s
+    )
+    finished = run_job(job, progress.detail)
+    if finished.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
+        progress.note(f"saved; go on with: twofold run {folder}")
+        raise KeyboardInterrupt
+    check_finished(job, finished)
+    guess = document.estimate
+    return Executed(
+        folder=folder,
+        run=read_run(folder),
+        predicted_step_time_s=guess.outcome.step_time_s if guess else None,
+    )

@@ -1,0 +1,1 @@
+"""Figures as SVG text: pure functions of plain data and a width in pixels."""

@@ -1,0 +1,1 @@
+"""The sections of the page: evidence and look in, markup out. What is missing is said."""

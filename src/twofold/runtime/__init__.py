@@ -1,0 +1,1 @@
+"""The embedded PyTorch engine. Started as `python -m twofold.runtime...`; imported by nobody."""

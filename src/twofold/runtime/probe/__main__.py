@@ -1,0 +1,64 @@
+"""`python -m twofold.runtime.probe --out rows.jsonl`: measure, writing rows as they come.
+
+Progress goes to stderr as JSON lines: {"event": "progress", "done", "total", "what"}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from twofold.runtime.probe.schedule import ROUNDS, Task, plan_tasks, seconds_per_call
+from twofold.runtime.probe.timing import Bench, Row
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m twofold.runtime.probe")
+    parser.add_argument("--out", type=Path, required=True, help="rows are appended to this file")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--seconds", type=float, default=60.0, help="about how long to take")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(json.dumps({"event": "error", "what": "PyTorch sees no CUDA device"}), file=sys.stderr)
+        return 3
+    torch.manual_seed(0)
+    tasks = plan_tasks(device, Bench(device=device, seconds=0.01))
+    bench = Bench(device=device, seconds=seconds_per_call(options.seconds, tasks))
+    measure(tasks, bench, options.out)
+    return 0
+
+
+def measure(tasks: list[Task], bench: Bench, out: Path) -> None:
+    """Run the tasks in rounds, so that a disturbance does not hit all repetitions of one.
+
+    A task that the device or framework does not support leaves a row that says so.
+    """
+    rounds = [task for index in range(ROUNDS) for task in tasks if task.rounds > index]
+    with out.open("a", encoding="utf-8") as stream:
+        for done, task in enumerate(rounds):
+            _report(done, len(rounds), task.what)
+            for row in _attempt(task, bench):
+                stream.write(json.dumps(row) + "\n")
+            stream.flush()
+        _report(len(rounds), len(rounds), "done")
+
+
+def _attempt(task: Task, bench: Bench) -> list[Row]:
+    try:
+        return task.run(bench)
+    except (RuntimeError, NotImplementedError, OSError) as error:
+        return [{"kind": "failed", "what": task.what, "error": str(error)[:500]}]
+
+
+def _report(done: int, total: int, what: str) -> None:
+    line = {"event": "progress", "done": done, "total": total, "what": what}
+    print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Training on one device, exactly as a plan says."""

@@ -1,0 +1,65 @@
+"""`metrics.jsonl`: one JSON object a line, continued where a resumed run takes up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from twofold.errors import EnvironmentLack
+
+Row = dict[str, Any]
+
+
+class MetricsFile:
+    """Appends rows; on resume, rows of steps that will be done again are dropped first."""
+
+    def __init__(self, path: Path, *, keep_steps: int) -> None:
+        self.path = path
+        self._guarded(lambda: self._trim(keep_steps))
+
+    def __enter__(self) -> MetricsFile:
+        self._guarded(self._open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def write(self, row: Row) -> None:
+        def append() -> None:
+            self._stream.write(json.dumps(row, allow_nan=True) + "\n")
+            self._stream.flush()
+
+        self._guarded(append)
+
+    def _open(self) -> None:
+        self._stream = self.path.open("a", encoding="utf-8")
+
+    def _trim(self, keep_steps: int) -> None:
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if keep_steps and row.get("step", keep_steps + 1) <= keep_steps:
+                kept.append(line)
+        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def _guarded(self, action: Any) -> None:
+        try:
+            action()
+        except OSError as error:
+            raise EnvironmentLack(
+                f"metrics cannot be written: {error.strerror}",
+                at=str(self.path),
+                help="check free space and permission; then resume the run",
+            ) from error
