@@ -280,7 +280,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     try:
         verb = tyro.cli(
-            Verb,  # type: ignore[arg-type]
+            Verb,
             args=arguments,
             prog="twofold",
             description="Plan, run and prove AI training on the machines you have.",

@@ -9,6 +9,7 @@ the later "fp8", "nvfp4" ... as keys like any other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from twofold.errors import InputError
@@ -80,7 +81,7 @@ class OpCurve:
             self._refuse("needs as many times as sizes, and at least one")
         if self.backward_s and len(self.backward_s) != len(self.sizes):
             self._refuse("needs as many backward times as sizes, or none")
-        if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.sizes)):
             self._refuse("needs sizes that rise")
         if min(self.sizes) <= 0 or min(self.forward_s + self.backward_s) < 0:
             self._refuse("needs positive sizes and times")

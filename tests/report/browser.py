@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,14 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 PATIENCE_S = 60.0
+_LAUNCH = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""Chromium speaks on descriptors 3 and 4, which may be taken by the pipes themselves."""
 
 
 @dataclass(slots=True)
@@ -110,14 +119,16 @@ def browser(program: str, profile: Path) -> Iterator[Browser]:
     """A fresh browser with a profile of its own, ended with all its processes."""
     command_out, command_in = os.pipe()
     answer_out, answer_in = os.pipe()
-    script = f'exec "$@" 3<&{command_out} 4>&{answer_in}'
     process = subprocess.Popen(
-        ["sh", "-c", script, "sh", program, *FLAGS, f"--user-data-dir={profile}"],
+        [
+            sys.executable, "-c", _LAUNCH, str(command_out), str(answer_in),
+            program, *FLAGS, f"--user-data-dir={profile}",
+        ],
         pass_fds=(command_out, answer_in),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
+    )  # fmt: skip
     os.close(command_out)
     os.close(answer_in)
     try:

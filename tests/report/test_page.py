@@ -232,7 +232,7 @@ def test_a_residual_is_shown_and_not_spread_over_the_causes() -> None:
 
 def test_predictions_stand_beside_what_was_measured(whole: str) -> None:
     said = words(section(whole, "predictions"))
-    assert "predictions within 20.0 % of the measured value" in said
+    assert "predictions within 20 % of the measured value" in said
     assert "twofold, step time: predicted 93.2 ms, measured" in said
     assert "Predicted place of the plan that won: sensible 1 of 2; twofold 1 of 2." in said
     assert examples.whole().predictions_hash[:16] in said  # type: ignore[index]
@@ -382,6 +382,20 @@ def test_every_missing_thing_renders(small: Evidence, record: type, name: str, v
 def test_the_search_for_missing_things_finds_them() -> None:
     assert isinstance(typing.get_type_hints(Sample)["test_loss"], types.UnionType)
     assert len(list(emptied())) > 40
+
+
+def test_runs_that_do_not_say_their_tokens_still_render(small: Evidence) -> None:
+    silent = rebuilt(small, Sample, lambda sample: replace(sample, tokens=0, num_steps=0))
+    said = words(section(render_page(silent), "claim"))
+    assert "not known" in said
+
+
+def test_no_utilisation_above_the_roof_is_ever_printed(small: Evidence) -> None:
+    low_roof = {name: roof / 10 for name, roof in small.roof_flop_per_s.items()}
+    roofline = section(render_page(replace(small, roof_flop_per_s=low_roof)), "roofline")
+    assert "above the roof: an error to find" in words(roofline)
+    shown = re.findall(r"([\d.]+) %", words(section(render_page(small), "roofline")))
+    assert all(float(percent) <= 100 for percent in shown)
 
 
 # --- attacks

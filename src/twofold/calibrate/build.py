@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,15 +13,15 @@ from twofold.calibrate.fits import (
     fit_orthogonalise,
     make_op_curve,
 )
-from twofold.calibrate.power import power_figures
-from twofold.calibrate.rows import Row, grouped, merge_rounds, of_kind
+from twofold.calibrate.heap import heap_factor
+from twofold.calibrate.rows import MOSTLY_CLEAN, Row, grouped, merge_rounds, of_kind
 from twofold.errors import InputError
 from twofold.figure import Figure
 from twofold.fleet import Accelerator, Curves, Fleet, Link, MemoryTier, Node, Pool
+from twofold.host import modelled_power_w
 
 SOURCE = "twofold calibrate"
 _USABLE_FRACTION = 0.9
-_MOSTLY_CLEAN = 0.5
 
 
 def calibrate_from_rows(
@@ -38,7 +39,6 @@ def calibrate_from_rows(
     measured = _Measured(date)
     gpu = machine["device"] == "cuda"
     copies = of_kind(merged, "copy")
-    idle_w, max_w = (None, None) if gpu else power_figures(machine, date)
     accelerator = Accelerator(
         name=str(machine["processor"]),
         kind="gpu" if gpu else "cpu",
@@ -49,8 +49,8 @@ def calibrate_from_rows(
         ),
         flop_per_s=_roofs(merged, measured),
         threads=int(machine["threads"]),
-        power_idle_w=idle_w,
-        power_max_w=max_w,
+        power_idle_w=None if gpu else _power(machine, 0.0, date),
+        power_max_w=None if gpu else _power(machine, 1.0, date),
         curves=Curves(
             framework=str(machine["framework"]),
             gemm=_gemm_curves(merged, date),
@@ -88,6 +88,21 @@ class _Measured:
             return None
         best = max(rows, key=lambda row: float(row[amount] / row["time_s"]))
         return self.figure(best[amount] / best["time_s"], unit, best.get("spread"))
+
+
+def _power(machine: Row, utilisation: float, date: str) -> Figure:
+    """Power of a guest's processor and memory at a utilisation: the middle of the published
+    range, which is so wide that it is never evidence of a saving."""
+    low_w, high_w = modelled_power_w(machine["threads"], machine["memory_bytes"], utilisation)
+    middle_w = math.sqrt(low_w * high_w)
+    return Figure(
+        value=middle_w,
+        unit="W",
+        basis="derived",
+        source="Cloud Carbon Footprint coefficients and CodeCarbon's memory power",
+        date=date,
+        spread=high_w / middle_w - 1,
+    )
 
 
 def _gemm_curves(merged: list[dict[str, Any]], date: str) -> tuple[Any, ...]:
@@ -131,14 +146,13 @@ def _links(merged: list[dict[str, Any]], measured: _Measured) -> tuple[Link, ...
 
 def _scalars(merged: list[dict[str, Any]], measured: _Measured) -> dict[str, Figure]:
     scalars: dict[str, Figure] = {}
-    for row in of_kind(merged, "startup"):
-        other_s = max(0.0, row["process_s"] - row["import_s"] - row["first_step_s"])
-        scalars["process_start_s"] = measured.figure(other_s, "s")
-        scalars["framework_import_s"] = measured.figure(row["import_s"], "s")
-        scalars["first_step_s"] = measured.figure(row["first_step_s"], "s")
-        for name in ("base_memory_bytes", "bare_memory_bytes"):
-            if row.get(name) is not None:
-                scalars[name] = measured.figure(row[name], "B")
+    starts = of_kind(merged, "startup")
+    for name, source in (("start_s", "ready_s"), ("first_step_s", "first_step_s")):
+        if starts:
+            scalars[name] = measured.figure(min(float(row[source]) for row in starts), "s")
+    for row in of_kind(merged, "heap"):
+        scalars["base_memory_bytes"] = measured.figure(row["base_memory_bytes"], "B")
+        scalars[f"heap_factor_{row['level']}"] = measured.figure(heap_factor(row), "1")
     for row in of_kind(merged, "compiler"):
         scalars["compiler_available"] = measured.figure(float(row["available"]), "1")
     for row in of_kind(merged, "disk"):
@@ -146,13 +160,11 @@ def _scalars(merged: list[dict[str, Any]], measured: _Measured) -> dict[str, Fig
     return scalars
 
 
-def _conditions(
-    merged: list[dict[str, Any]], machine: Row
-) -> dict[str, float | str | bool | None]:
+def _conditions(merged: list[dict[str, Any]], machine: Row) -> dict[str, float | str | bool | None]:
     """How undisturbed the measurement was: the share of timings during most of whose
     repetitions other processes wanted the cores, and what could not be measured."""
     timed = [row["clean_fraction"] for row in merged if "clean_fraction" in row]
-    disturbed = sum(fraction < _MOSTLY_CLEAN for fraction in timed)
+    disturbed = sum(fraction < MOSTLY_CLEAN for fraction in timed)
     return {
         "disturbed_fraction": disturbed / len(timed) if timed else None,
         "failed": ", ".join(str(row["what"]) for row in of_kind(merged, "failed")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from twofold.fleet import Accelerator, Curves, Fleet
 
@@ -54,7 +55,7 @@ def _threads(curves: Curves) -> list[str]:
     sentences = []
     for precision, rates in by_precision.items():
         counts = sorted(rates)
-        for few, many in zip(counts, counts[1:], strict=False):
+        for few, many in pairwise(counts):
             gain = rates[many] / rates[few]
             if gain < _SLOWER_WITH_THREADS:
                 sentences.append(

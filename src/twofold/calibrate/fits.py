@@ -15,7 +15,10 @@ Array = NDArray[np.float64]
 
 _FEW_SHAPES = 4
 _PRIOR_HALF = 4.0
-_PRIOR_WIDTH = 2.0
+_PRIOR_WIDTH = 1.5
+_PRIOR_WEIGHT = 0.05
+_LEAST_HALF, _MOST_HALF = 0.01, 256.0
+_MOST_ABOVE_BEST = 1.5
 _NEWTON_SCHULZ_STEPS = 5
 
 
@@ -47,7 +50,12 @@ def fit_orthogonalise(rows: Sequence[Row], *, source: str, date: str) -> GemmCur
         shapes = np.array(step * _NEWTON_SCHULZ_STEPS, dtype=float)
         products.append((row["time_s"], np.column_stack((shapes, np.full(15, row["count"])))))
     return _fit_products(
-        "orthogonalise", products, rows[0]["precision"], rows[0]["threads"], source=source, date=date
+        "orthogonalise",
+        products,
+        rows[0]["precision"],
+        rows[0]["threads"],
+        source=source,
+        date=date,
     )
 
 
@@ -98,17 +106,19 @@ def _fit_products(
 ) -> GemmCurve:
     """Least squares on log time over rate, overhead and the three half sizes (logs as well).
 
+    The rate of an endless product is held between the best rate seen and half as much again.
     Weak priors keep what the shapes do not determine in a sane place; with very few shapes
     only rate and overhead are fitted.
     """
-    from scipy.optimize import least_squares
+    from scipy.optimize import least_squares  # type: ignore[attr-defined]
 
     times_s = np.array([time_s for time_s, _ in products])
     flop = np.array([_flop(shapes).sum() for _, shapes in products])
     few = len(products) < 2 * _FEW_SHAPES and op == "linear"
-    start = np.array(
-        [np.log(np.max(flop / times_s)), np.log(2e-6), *np.log([_PRIOR_HALF] * 3)], dtype=float
-    )
+    best = np.log(np.max(flop / times_s))
+    start = np.array([best + 0.05, np.log(2e-6), *np.log([_PRIOR_HALF] * 3)])
+    lower = np.array([best, np.log(1e-8), *np.log([_LEAST_HALF] * 3)])
+    upper = np.array([best + np.log(_MOST_ABOVE_BEST), np.log(1e-2), *np.log([_MOST_HALF] * 3)])
 
     def predicted_s(logs: Array) -> Array:
         values = np.exp(logs)
@@ -120,10 +130,10 @@ def _fit_products(
         )
 
     def residuals(logs: Array) -> Array:
-        prior = 0.05 * (logs[1:] - start[1:]) / _PRIOR_WIDTH
+        prior = _PRIOR_WEIGHT * (logs[1:] - start[1:]) / _PRIOR_WIDTH
         return np.concatenate((np.log(predicted_s(logs) / times_s), prior))
 
-    solution = least_squares(residuals, start, loss="soft_l1", f_scale=0.1)
+    solution = least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.1)
     values = np.exp(solution.x)
     halves = (0.0, 0.0, 0.0) if few else tuple(float(value) for value in values[2:])
     spread = float(np.std(np.log(predicted_s(solution.x) / times_s)))
@@ -155,16 +165,18 @@ def _products_s(shapes: Array, rate: float, overhead_s: float, halves: Array) ->
 
 def _flop(shapes: Array) -> Array:
     """2 m n k, times the batch where there is a fourth column."""
-    return 2.0 * np.prod(shapes, axis=1)
+    flop: Array = 2.0 * np.prod(shapes, axis=1)
+    return flop
 
 
 def _attention_terms(row: Row) -> tuple[float, float, float, float]:
     queries = row["batch"] * row["heads"] * row["seq"]
-    return (1.0, queries * row["seq"], queries * row["seq"] * row["head_dim"], queries * row["head_dim"])
+    channels = queries * row["head_dim"]
+    return (1.0, queries * row["seq"], channels * row["seq"], channels)
 
 
 def _fit_relative(terms: Array, times_s: Array) -> tuple[tuple[float, float, float, float], float]:
-    from scipy.optimize import nnls
+    from scipy.optimize import nnls  # type: ignore[attr-defined]
 
     if len(times_s) < _FEW_SHAPES:
         product_s = float(np.median(times_s / terms[:, 2]))

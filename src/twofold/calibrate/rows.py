@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,11 @@ from twofold.errors import InputError
 
 Row = Mapping[str, Any]
 
+MOSTLY_CLEAN = 0.5
+"""A round counts as undisturbed when half of its repetitions were."""
+
 _TIMES = ("forward_s", "training_s", "time_s")
+_QUALITY = ("spread", "repeats", "clean_fraction")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -37,27 +41,26 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def merge_rounds(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each thing measured: the least disturbed time of its rounds.
+    """One row for each thing measured: the mean of its undisturbed rounds.
 
-    Other processes only ever add time, so the smaller lower quartile is nearer the truth.
+    Where every round was disturbed the one least so stands: other processes only add time.
     """
-    merged: dict[str, dict[str, Any]] = {}
+    rounds: dict[str, list[Row]] = {}
     for row in rows:
-        key = json.dumps(
-            {k: v for k, v in row.items() if k not in (*_TIMES, "spread", "repeats", "clean_fraction")},
-            sort_keys=True,
-        )
-        if key not in merged:
-            merged[key] = dict(row)
-            continue
-        known = merged[key]
-        for name in _TIMES:
-            if row.get(name) is not None:
-                known[name] = min(known[name], row[name])
-        for name, better in (("spread", min), ("clean_fraction", max)):
-            if name in row:
-                known[name] = better(known[name], row[name])
-    return list(merged.values())
+        fixed = {k: v for k, v in row.items() if k not in _TIMES and k not in _QUALITY}
+        rounds.setdefault(json.dumps(fixed, sort_keys=True), []).append(row)
+    return [_merged(same) for same in rounds.values()]
+
+
+def _merged(same: Sequence[Row]) -> dict[str, Any]:
+    cleanest = max(same, key=lambda row: float(row.get("clean_fraction", 1.0)))
+    chosen = [row for row in same if row.get("clean_fraction", 1.0) >= MOSTLY_CLEAN] or [cleanest]
+    merged = dict(cleanest)
+    for name in (*_TIMES, "spread"):
+        values = [row[name] for row in chosen if row.get(name) is not None]
+        if values:
+            merged[name] = sum(values) / len(values)
+    return merged
 
 
 def of_kind(rows: Iterable[Row], kind: str) -> list[Row]:

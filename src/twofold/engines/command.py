@@ -79,8 +79,10 @@ class Command:
             raise InputError("the command is empty", at="arm, command", help="write the command")
 
 
-def command_job(name: str, command: Command, folder: Path, *, seed: int) -> Job:
-    """The command with its placeholders filled; it starts in the current folder."""
+def command_job(
+    name: str, command: Command, folder: Path, *, seed: int, working_folder: Path | None = None
+) -> Job:
+    """The command with its placeholders filled; it starts in the current folder unless told."""
     try:
         words = shlex.split(command.argv)
     except ValueError as error:
@@ -90,7 +92,13 @@ def command_job(name: str, command: Command, folder: Path, *, seed: int) -> Job:
             help="check its quotes",
         ) from error
     argv = tuple(_fill(word, folder, seed) for word in words)
-    return Job(name=name, argv=argv, folder=folder, timeout_s=command.timeout_s)
+    return Job(
+        name=name,
+        argv=argv,
+        folder=folder,
+        working_folder=working_folder,
+        timeout_s=command.timeout_s,
+    )
 
 
 def read_command_run(

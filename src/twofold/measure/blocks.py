@@ -41,12 +41,12 @@ class Arena:
 
 
 def run_order(num_arms: int, block: int) -> list[int]:
-    """Arms turned by the block and reversed in every second one.
+    """Arms in order and in reverse, turned by one every two blocks.
 
-    >>> run_order(3, 0), run_order(3, 1)
-    ([0, 1, 2], [0, 2, 1])
+    >>> [run_order(2, block) for block in range(4)]
+    [[0, 1], [1, 0], [1, 0], [0, 1]]
     """
-    turned = [(index + block) % num_arms for index in range(num_arms)]
+    turned = [(index + block // 2) % num_arms for index in range(num_arms)]
     return turned if block % 2 == 0 else turned[::-1]
 
 

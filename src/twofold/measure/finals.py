@@ -77,7 +77,9 @@ def choose_plan(
     default = default_plan(workload, fleet)
     if maths == "default":
         return default, []
-    if maths == "fastest":
+    if model.entry is not None:
+        finalists = _unpredicted_choices(fleet, default)
+    elif maths == "fastest":
         finalists = _informed_choices(model, workload, fleet, default)
     else:
         listed = shortlist(model, workload, fleet, memory_limit_bytes=memory_limit_bytes)
@@ -172,6 +174,19 @@ def _informed_choices(model: Model, workload: Train, fleet: Fleet, default: Plan
         for kernel in kernels
     ]
     return [_predicted(model, workload, fleet, plan) for plan in plans]
+
+
+def _unpredicted_choices(fleet: Fleet, default: Plan) -> list[Finalist]:
+    """For a user's own network, of which no price is known: the default with one lever changed."""
+    accelerator = fleet.pools[0].node.accelerator
+    roof = max(figure.value for figure in accelerator.flop_per_s.values())
+    changed: list[Plan] = [replace(default, optimizer_kernel="fused")]
+    if default.threads > 1:
+        changed.append(replace(default, threads=1))
+    bf16 = accelerator.flop_per_s.get("bf16")
+    if bf16 is not None and _HOPELESS * bf16.value > roof:
+        changed.append(replace(default, precision="bf16"))
+    return [Finalist(plan=plan, estimate=None) for plan in [default, *changed]]
 
 
 def _predicted(model: Model, workload: Train, fleet: Fleet, plan: Plan) -> Finalist:

@@ -12,7 +12,7 @@ from twofold import __version__
 from twofold.document import PlanDocument, from_mapping, make_document, read_text
 from twofold.errors import InputError
 from twofold.fleet import Fleet
-from twofold.measure.finals import choose_plan, predicted_rows
+from twofold.measure.finals import choose_plan, default_plan, predicted_rows
 from twofold.measure.progress import Progress
 from twofold.model import Model
 from twofold.perf.train import estimate
@@ -80,7 +80,10 @@ def make_plan(
     workload = Train(
         text=text, tokens=tokens, seq_len=seq_len, recipe=recipe, text_hash=corpus.text_hash
     )
-    listed = shortlist(model, workload, fleet, memory_limit_bytes=memory_limit_bytes)
+    known = model.entry is None
+    listed = (
+        shortlist(model, workload, fleet, memory_limit_bytes=memory_limit_bytes) if known else None
+    )
     if with_finals:
         with tempfile.TemporaryDirectory(prefix="twofold-finals-") as scratch:
             plan, finals = choose_plan(
@@ -92,21 +95,23 @@ def make_plan(
                 progress=progress,
                 memory_limit_bytes=memory_limit_bytes,
             )
-    else:
+    elif listed is not None:
         plan, finals = listed.ranked[0][0], predicted_rows(listed)
+    else:
+        plan, finals = default_plan(workload, fleet), []
     return MadePlan(
         document=make_document(
             model=model,
             workload=workload,
             fleet=fleet,
             plan=plan,
-            estimate=None if model.entry is not None else estimate(model, workload, fleet, plan),
+            estimate=estimate(model, workload, fleet, plan) if known else None,
             seed=seed,
             twofold_version=__version__,
         ),
-        num_considered=listed.num_considered,
-        num_fitting=listed.num_fitting,
-        rejections=listed.rejected,
+        num_considered=listed.num_considered if listed else len(finals),
+        num_fitting=listed.num_fitting if listed else len(finals),
+        rejections=listed.rejected if listed else {},
         finals=finals,
     )
 

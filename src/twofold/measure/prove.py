@@ -40,7 +40,7 @@ from twofold.measure.progress import Progress
 from twofold.measure.threats import threats
 from twofold.measure.tuned import Tuned, read_tuned, tuning_bill
 from twofold.model import training_flop_per_token
-from twofold.perf.train import roof_bytes_per_s, roof_flop_per_s, roofline_rows
+from twofold.perf.roofs import roof_bytes_per_s, roof_flop_per_s, roofline_rows
 from twofold.workload import Corpus, prepare_corpus
 
 LEAST_BLOCKS = 3

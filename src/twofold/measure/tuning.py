@@ -9,83 +9,37 @@ from __future__ import annotations
 
 import math
 import shutil
-import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from twofold import __version__
-from twofold.document import make_document
-from twofold.engines.embedded import check_finished, embedded_job, read_run
-from twofold.engines.run import Run
+from twofold.document import content_hash, from_mapping
 from twofold.errors import InputError, NegativeAnswer
 from twofold.fleet import Fleet
-from twofold.launch import run_job
 from twofold.measure.contestants import at_rate
-from twofold.measure.experiment import ArmSpec, Candidate, Experiment, TuningSpec
-from twofold.measure.finals import Finalist, choose_plan, default_plan, time_finalists
+from twofold.measure.experiment import ArmSpec, Candidate, Experiment
+from twofold.measure.finals import Finalist, choose_plan, time_finalists
+from twofold.measure.lengths import lengths_of, loss_at, mean_loss, run_lengths, shortest_length
 from twofold.measure.progress import Progress
-from twofold.measure.tuned import LengthTrial, Search, Trial, Tuned, TunedArm
+from twofold.measure.trials import Bench, Memory, Winner, run_trials, with_batch
+from twofold.measure.tuned import Search, Trial, Tuned, TunedArm
 from twofold.model import Model
 from twofold.plan import Plan
-from twofold.workload import Corpus, Recipe, Train
+from twofold.workload import Corpus, Recipe
 
 _MOST_TRIALS = 40
-_LADDER = (0.125, 0.177, 0.25, 0.354, 0.5, 0.707, 1.0)
-_LENGTHEN = 1.12
-_MOST_LENGTHENINGS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What every trial shares: data, machine, a scratch folder and someone watching."""
-
-    experiment: Experiment
-    corpus: Corpus
-    fleet: Fleet
-    folder: Path
-    progress: Progress
-
-    @property
-    def tuning(self) -> TuningSpec:
-        assert self.experiment.tuning is not None
-        return self.experiment.tuning
-
-    @property
-    def seq_len(self) -> int:
-        assert self.experiment.workload is not None
-        return self.experiment.workload.seq_len
-
-    def workload(self, recipe: Recipe, tokens: int) -> Train:
-        assert self.experiment.workload is not None
-        return Train(
-            text=self.experiment.workload.text,
-            tokens=max(tokens, recipe.global_batch * self.seq_len),
-            seq_len=self.seq_len,
-            recipe=recipe,
-            text_hash=self.corpus.text_hash,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Winner:
-    """The best recipe of one candidate with the levers it ran under."""
-
-    candidate: Candidate
-    model: Model
-    recipe: Recipe
-    plan: Plan
-    search: Search
-    tokens_per_s: float
 
 
 def retune(
     experiment: Experiment, corpus: Corpus, fleet: Fleet, folder: Path, progress: Progress
 ) -> Tuned:
-    """Tune every arm that has candidates; the baseline first, since it fixes the target."""
+    """Tune every arm that has candidates; the baseline first, since it fixes the target.
+
+    Interrupted, it goes on from what lies in `folder`, which is removed when all is done.
+    """
     if experiment.tuning is None:
         raise InputError(
             "the experiment does not say how to tune",
@@ -94,7 +48,12 @@ def retune(
         )
     started = time.perf_counter()
     bench = Bench(
-        experiment=experiment, corpus=corpus, fleet=fleet, folder=folder, progress=progress
+        experiment=experiment,
+        corpus=corpus,
+        fleet=fleet,
+        folder=folder,
+        progress=progress,
+        memory=Memory(folder / "memory.json"),
     )
     tuning = experiment.tuning
     names = [name for name, arm in experiment.arms.items() if arm.candidates]
@@ -109,13 +68,13 @@ def retune(
         winner = min(searches, key=lambda found: found.search.score)
         if name == tuning.baseline:
             tokens = round(tuning.baseline_s * winner.tokens_per_s)
-            lengths = _lengths(bench, winner, tokens)
-            trials = _run_lengths(bench, winner, lengths, tuning.seeds)
-            baseline_loss = _mean_loss(trials, lengths[-1])
-            target_loss = _loss_at(trials, lengths, tuning.target_fraction * lengths[-1])
+            lengths = lengths_of(bench, winner, tokens)
+            trials = run_lengths(bench, winner, lengths, tuning.seeds)
+            baseline_loss = mean_loss(trials, lengths[-1])
+            target_loss = loss_at(trials, lengths, tuning.target_fraction * lengths[-1])
         else:
-            tokens, trials = _shortest_length(bench, winner, baseline_loss - tuning.safety)
-            lengths = _lengths(bench, winner, tokens)
+            tokens, trials = shortest_length(bench, winner, baseline_loss - tuning.safety)
+            lengths = lengths_of(bench, winner, tokens)
         arms[name] = TunedArm(
             model=winner.candidate.model,
             recipe=winner.candidate.recipe,
@@ -130,6 +89,7 @@ def retune(
             f"rate {winner.recipe.learning_rate:g}, batch {winner.recipe.global_batch}, "
             f"{lengths[-1]} tokens"
         )
+    shutil.rmtree(folder, ignore_errors=True)
     return Tuned(
         experiment=experiment.name,
         twofold_version=__version__,
@@ -160,7 +120,7 @@ def _search(bench: Bench, name: str, arm: ArmSpec, candidate: Candidate) -> Winn
     wanted = [best, *_neighbours(best)]
     while wanted:
         _time_batches(bench, model, start, plan, {b for _, b in wanted}, step_times_s)
-        trials = _run_trials(bench, model, start, plan, wanted, step_times_s, trial_s)
+        trials = _score(bench, model, start, plan, wanted, step_times_s, trial_s)
         tried.update(zip(wanted, trials, strict=True))
         scored = {key: t.score for key, t in tried.items() if t.score is not None}
         if not scored:
@@ -205,6 +165,10 @@ def _neighbours(key: tuple[float, int]) -> list[tuple[float, int]]:
 
 def _levers(bench: Bench, name: str, arm: ArmSpec, model: Model, recipe: Recipe) -> Plan:
     """The plan that trials run under: chosen once a candidate, at its starting batch."""
+    key = f"levers of {name}, {content_hash(model)}, {content_hash(recipe)}"
+    remembered = bench.memory.get(key)
+    if remembered is not None:
+        return from_mapping(remembered, Plan, at=key)
     steps = 200
     workload = bench.workload(recipe, steps * recipe.global_batch * bench.seq_len)
     plan, _ = choose_plan(
@@ -215,12 +179,8 @@ def _levers(bench: Bench, name: str, arm: ArmSpec, model: Model, recipe: Recipe)
         folder=bench.folder / f"levers-{name}",
         progress=bench.progress,
     )
+    bench.memory.put(key, asdict(plan))
     return plan
-
-
-def _with_batch(bench: Bench, plan: Plan, recipe: Recipe) -> Plan:
-    whole = default_plan(bench.workload(recipe, 1), bench.fleet).micro_batch
-    return replace(plan, micro_batch=whole)
 
 
 def _time_batches(
@@ -234,19 +194,25 @@ def _time_batches(
     """Fill in the step time of batches not timed yet."""
     for batch in sorted(batches - set(step_times_s)):
         recipe = replace(start, global_batch=batch)
+        key = f"step time of {content_hash(model)}, {content_hash(recipe)}, {content_hash(plan)}"
+        remembered = bench.memory.get(key)
+        if remembered is not None:
+            step_times_s[batch] = float(remembered)
+            continue
         timed = time_finalists(
             model=model,
             workload=bench.workload(recipe, batch * bench.seq_len * 1000),
             fleet=bench.fleet,
-            finalists=[Finalist(plan=_with_batch(bench, plan, recipe), estimate=None)],
+            finalists=[Finalist(plan=with_batch(plan, recipe), estimate=None)],
             folder=bench.folder / "batches",
             progress=bench.progress,
         )
         assert timed[0].step_time_s is not None
         step_times_s[batch] = timed[0].step_time_s
+        bench.memory.put(key, timed[0].step_time_s)
 
 
-def _run_trials(
+def _score(
     bench: Bench,
     model: Model,
     start: Recipe,
@@ -259,7 +225,7 @@ def _run_trials(
     tokens = [
         max(1, round(trial_s / step_times_s[batch])) * batch * bench.seq_len for _, batch in keys
     ]
-    runs = _run_all(
+    runs = run_trials(
         bench, model, plan, list(zip(recipes, tokens, strict=True)), bench.tuning.seeds[0]
     )
     return [
@@ -273,113 +239,3 @@ def _run_trials(
         )
         for recipe, run in zip(recipes, runs, strict=True)
     ]
-
-
-def _run_all(
-    bench: Bench, model: Model, plan: Plan, wanted: list[tuple[Recipe, int]], seed: int
-) -> list[Run]:
-    """Run recipes for their tokens in one process, evaluated on the tune part only."""
-    folders = [bench.folder / f"trial-{index:02d}" for index in range(len(wanted))]
-    documents = []
-    for (recipe, tokens), place in zip(wanted, folders, strict=True):
-        shutil.rmtree(place, ignore_errors=True)
-        documents.append(
-            make_document(
-                model=model,
-                workload=bench.workload(recipe, tokens),
-                fleet=bench.fleet,
-                plan=_with_batch(bench, plan, recipe),
-                estimate=None,
-                seed=seed,
-                twofold_version=__version__,
-            )
-        )
-    job = embedded_job(
-        documents,
-        folders,
-        evaluate=["tune"],
-        evaluation_tokens=bench.experiment.quality.evaluation_tokens,
-    )
-    done = 0
-
-    def on_row(row: dict[str, Any]) -> None:
-        nonlocal done
-        bench.progress.detail(row)
-        if row.get("event") == "end":
-            done += 1
-            bench.progress.advance("tuning trials", done, len(wanted))
-
-    check_finished(job, run_job(job, on_row))
-    return [read_run(place) for place in folders]
-
-
-def _lengths(bench: Bench, winner: Winner, tokens: int) -> tuple[int, ...]:
-    """Whole steps, rising, the last one the fixed length."""
-    step = winner.recipe.global_batch * bench.seq_len
-    return tuple(
-        max(1, round(fraction * tokens / step)) * step for fraction in bench.tuning.length_fractions
-    )
-
-
-def _run_lengths(
-    bench: Bench, winner: Winner, lengths: Sequence[int], seeds: Sequence[int]
-) -> list[LengthTrial]:
-    trials = []
-    for seed in seeds:
-        wanted = [(winner.recipe, tokens) for tokens in lengths]
-        for run in _run_all(bench, winner.model, winner.plan, wanted, seed):
-            loss = None if run.diverged else run.tune_loss
-            trials.append(LengthTrial(seed=seed, tokens=run.tokens, tune_loss=loss))
-    return trials
-
-
-def _shortest_length(
-    bench: Bench, winner: Winner, wanted_loss: float
-) -> tuple[int, list[LengthTrial]]:
-    """The fewest tokens that reach the loss on every tuning seed's mean, schedule complete."""
-    longest = bench.tuning.baseline_s * winner.tokens_per_s
-    step = winner.recipe.global_batch * bench.seq_len
-    ladder = [max(1, round(fraction * longest / step)) * step for fraction in _LADDER]
-    trials: list[LengthTrial] = []
-    tokens = ladder[-1]
-    for rung in ladder:
-        trials += _run_lengths(bench, winner, [rung], bench.tuning.seeds[:1])
-        loss = trials[-1].tune_loss
-        if loss is not None and loss <= wanted_loss:
-            tokens = _between(trials, wanted_loss, step)
-            break
-    for _ in range(_MOST_LENGTHENINGS):
-        attempt = _run_lengths(bench, winner, [tokens], bench.tuning.seeds)
-        trials += attempt
-        if _mean_loss(attempt, tokens) <= wanted_loss:
-            return tokens, trials
-        tokens = math.ceil(tokens * _LENGTHEN / step) * step
-    return tokens, trials
-
-
-def _between(trials: Sequence[LengthTrial], wanted_loss: float, step: int) -> int:
-    """Tokens at the wanted loss between the last two rungs, linear in log tokens."""
-    last = trials[-1]
-    if len(trials) < 2:
-        return last.tokens
-    before = trials[-2]
-    if before.tune_loss is None or last.tune_loss is None:
-        return last.tokens
-    share = (before.tune_loss - wanted_loss) / (before.tune_loss - last.tune_loss)
-    tokens = before.tokens * (last.tokens / before.tokens) ** share
-    return math.ceil(tokens / step) * step
-
-
-def _mean_loss(trials: Sequence[LengthTrial], tokens: int) -> float:
-    losses = [
-        math.inf if trial.tune_loss is None else trial.tune_loss
-        for trial in trials
-        if trial.tokens == tokens
-    ]
-    return statistics.fmean(losses)
-
-
-def _loss_at(trials: Sequence[LengthTrial], lengths: Sequence[int], tokens: float) -> float:
-    """Mean loss at the length nearest to `tokens`."""
-    nearest = min(lengths, key=lambda length: abs(length - tokens))
-    return _mean_loss(trials, nearest)

@@ -8,7 +8,7 @@ backward pass and where it stands; everything else (time, memory, FLOP) is compu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from twofold.errors import InputError
 from twofold.model.architecture import Model
@@ -27,7 +27,6 @@ class Size:
     seq_power: float = 0.0
 
     def at(self, tokens: float, seq: float) -> float:
-        """The number itself; works element-wise on numpy columns as well."""
         return self.coefficient * tokens**self.tokens_power * seq**self.seq_power
 
 
@@ -128,32 +127,52 @@ def _always(size: Size) -> dict[str, Size]:
     return {"none": size, "full": size}
 
 
+class _Place(NamedTuple):
+    """Where in the chain a row occurs."""
+
+    segment: Segment
+    first_layer: int
+    repeat: int
+
+
+def _input() -> _Place:
+    return _Place("input", 0, 1)
+
+
+def _blocks(model: Model) -> _Place:
+    return _Place("block", 1, model.layers)
+
+
+def _output(model: Model) -> _Place:
+    return _Place("output", model.layers + 1, 1)
+
+
 def _vector(
     name: str,
     op: str,
     width: int,
+    place: _Place,
     *,
-    segment: Segment,
-    first_layer: int,
-    repeat: int,
     parameters: int = 0,
     tensors: int = 0,
     saved_elements: dict[str, Size] | None = None,
     saved_bytes: dict[str, Size] | None = None,
+    working_elements: Size = NOTHING,
 ) -> Operator:
     return Operator(
         name=name,
         kind="vector",
         op=op,
-        segment=segment,
+        segment=place.segment,
         m=_tokens(1),
         n=_fixed(width),
-        first_layer=first_layer,
-        repeat=repeat,
+        first_layer=place.first_layer,
+        repeat=place.repeat,
         parameters=parameters,
         tensors=tensors,
         saved_elements=saved_elements or {},
         saved_bytes=saved_bytes or {},
+        working_elements=working_elements,
         boundary=_tokens(width),
         divided_by={"data": "m", "context": "m"},
     )
@@ -161,194 +180,157 @@ def _vector(
 
 def _linear(
     name: str,
-    model: Model,
     inputs: int,
     outputs: int,
+    place: _Place,
     *,
-    segment: Segment = "block",
+    bias: bool,
     tensor: str,
-    bias: bool | None = None,
     shared: bool = False,
 ) -> Operator:
-    biased = model.bias if bias is None else bias
-    block = segment == "block"
+    """Keeps its input. `tensor` is the dimension that tensor parallelism divides."""
+    keep = _kept if place.segment == "block" else _always
     return Operator(
         name=name,
         kind="gemm",
-        op="linear_bias" if biased else "linear",
-        segment=segment,
+        op="linear_bias" if bias else "linear",
+        segment=place.segment,
         m=_tokens(1),
         n=_fixed(outputs),
         k=_fixed(inputs),
-        first_layer=1 if block else model.layers + 1,
-        repeat=model.layers if block else 1,
-        parameters=0 if shared else inputs * outputs + (outputs if biased else 0),
-        tensors=0 if shared else 1 + biased,
-        saved_elements=(_kept if block else _always)(_tokens(inputs)),
+        first_layer=place.first_layer,
+        repeat=place.repeat,
+        parameters=0 if shared else inputs * outputs + (outputs if bias else 0),
+        tensors=0 if shared else 1 + bias,
+        saved_elements=keep(_tokens(inputs)),
         boundary=_tokens(outputs),
         divided_by={"data": "m", "context": "m", "tensor": tensor},
     )
 
 
-def _norm(name: str, model: Model, *, segment: Segment = "block", entry: bool = False) -> Operator:
-    """Keeps its fp32 input and one or two fp32 statistics a row. The `entry` of a block keeps
-    its input, the residual stream, even where the block is recomputed from it."""
-    block = segment == "block"
+def _norm(name: str, model: Model, place: _Place, *, entry: bool = False) -> Operator:
+    """Keeps its fp32 input and one or two fp32 statistics a row; an RMS norm, which the
+    framework composes, its normalised input as well. The `entry` of a block keeps its input,
+    the residual stream, even where the block is recomputed from it."""
     layernorm = model.norm == "layernorm"
     tensors = 2 if layernorm and model.bias else 1
-    kept = _tokens(4 * model.hidden + (8 if layernorm else 4))
+    kept = _tokens(4 * model.hidden + 8 if layernorm else 8 * model.hidden + 4)
+    saved = (_kept if place.segment == "block" else _always)(kept)
     return _vector(
         name,
         model.norm,
         model.hidden,
-        segment=segment,
-        first_layer=1 if block else model.layers + 1,
-        repeat=model.layers if block else 1,
+        place,
         parameters=tensors * model.hidden,
         tensors=tensors,
-        saved_bytes=(
-            {"none": kept, "full": _tokens(4 * model.hidden)}
-            if entry
-            else (_kept if block else _always)(kept)
-        ),
+        saved_bytes=saved | {"full": _tokens(4 * model.hidden)} if entry else saved,
     )
 
 
 def _input_rows(model: Model) -> list[Operator]:
-    rows = [
-        _vector(
-            "embedding",
-            "embedding",
-            model.hidden,
-            segment="input",
-            first_layer=0,
-            repeat=1,
-            parameters=model.vocab * model.hidden,
-            tensors=1,
-        )
-    ]
+    hidden, place = model.hidden, _input()
+    table = model.vocab * hidden
+    rows = [_vector("embedding", "embedding", hidden, place, parameters=table, tensors=1)]
     if model.position == "learned":
-        rows.append(
-            _vector(
-                "positions",
-                "add",
-                model.hidden,
-                segment="input",
-                first_layer=0,
-                repeat=1,
-                parameters=model.max_seq_len * model.hidden,
-                tensors=1,
-            )
-        )
+        table = model.max_seq_len * hidden
+        rows.append(_vector("positions", "add", hidden, place, parameters=table, tensors=1))
     return rows
 
 
 def _attention_rows(model: Model) -> list[Operator]:
+    hidden, place = model.hidden, _blocks(model)
     kv_size = model.kv_heads * model.head_dim
-    rows = [
-        _norm("attention_norm", model, entry=True),
+    return [
+        _norm("attention_norm", model, place, entry=True),
         _linear(
-            "query_key_value", model, model.hidden, model.hidden + 2 * kv_size, tensor="n"
+            "query_key_value", hidden, hidden + 2 * kv_size, place, bias=model.bias, tensor="n"
         ),
+        *_head_rows(model, kv_size),
+        Operator(
+            name="attention",
+            kind="attention",
+            op="attention",
+            segment=place.segment,
+            m=Size(coefficient=1, seq_power=1),
+            n=Size(coefficient=1, seq_power=1),
+            k=_fixed(model.head_dim),
+            batch=Size(coefficient=model.heads, tokens_power=1, seq_power=-1),
+            first_layer=place.first_layer,
+            repeat=place.repeat,
+            saved_elements=_kept(_tokens(hidden + 2 * kv_size)),
+            boundary=_tokens(hidden),
+            divided_by={"data": "batch", "tensor": "batch", "context": "m"},
+        ),
+        _linear("attention_output", hidden, hidden, place, bias=model.bias, tensor="k"),
+        _vector("attention_residual", "add", hidden, place),
     ]
+
+
+def _head_rows(model: Model, kv_size: int) -> list[Operator]:
+    """What happens to queries, keys and values before attention."""
+    place, queries_keys = _blocks(model), model.hidden + kv_size
+    rows = []
     if model.value_embeddings:
+        first = model.layers - model.value_embeddings + 1
         rows.append(
             _vector(
                 "value_embedding",
                 "embedding",
                 kv_size,
-                segment="block",
-                first_layer=model.layers - model.value_embeddings + 1,
-                repeat=model.value_embeddings,
+                _Place("block", first, model.value_embeddings),
                 parameters=model.vocab * kv_size,
                 tensors=1,
+                saved_elements=_kept(_tokens(kv_size)),
             )
         )
-    per_layer = {"segment": "block", "first_layer": 1, "repeat": model.layers}
-    queries_keys = model.hidden + kv_size
     if model.qk_norm:
+        kept = _kept(_tokens(4 * (queries_keys + model.heads + model.kv_heads)))
         rows.append(
-            _vector(
-                "query_key_norm",
-                "head_rmsnorm",
-                queries_keys,
-                saved_elements=_kept(_tokens(queries_keys)),
-                saved_bytes=_kept(_tokens(4 * (model.heads + model.kv_heads))),
-                **per_layer,
-            )
+            _vector("query_key_norm", "head_rmsnorm", queries_keys, place, saved_bytes=kept)
         )
     if model.position == "rotary":
-        rows.append(_vector("rotary", "rotary", queries_keys, **per_layer))
-    rows.append(
-        Operator(
-            name="attention",
-            kind="attention",
-            op="attention",
-            m=Size(coefficient=1, seq_power=1),
-            n=Size(coefficient=1, seq_power=1),
-            k=_fixed(model.head_dim),
-            batch=Size(coefficient=model.heads, tokens_power=1, seq_power=-1),
-            saved_elements=_kept(_tokens(model.hidden + 2 * kv_size)),
-            boundary=_tokens(model.hidden),
-            divided_by={"data": "batch", "tensor": "batch", "context": "m"},
-            **per_layer,
-        )
-    )
-    rows.append(_linear("attention_output", model, model.hidden, model.hidden, tensor="k"))
-    rows.append(_vector("attention_residual", "add", model.hidden, **per_layer))
+        rows.append(_vector("rotary", "rotary", queries_keys, place))
     return rows
 
 
 def _mlp_rows(model: Model) -> list[Operator]:
-    per_layer = {"segment": "block", "first_layer": 1, "repeat": model.layers}
+    hidden, place = model.hidden, _blocks(model)
     widening = 2 * model.ffn if model.activation == "swiglu" else model.ffn
     return [
-        _norm("mlp_norm", model),
-        _linear("mlp_up", model, model.hidden, widening, tensor="n"),
+        _norm("mlp_norm", model, place),
+        _linear("mlp_up", hidden, widening, place, bias=model.bias, tensor="n"),
         _vector(
             "activation",
             model.activation,
             model.ffn,
+            place,
             saved_elements=_kept(_tokens(widening)),
-            **per_layer,
+            working_elements=_tokens(2 * model.ffn),
         ),
-        _linear("mlp_down", model, model.ffn, model.hidden, tensor="k"),
-        _vector("mlp_residual", "add", model.hidden, **per_layer),
+        _linear("mlp_down", model.ffn, hidden, place, bias=model.bias, tensor="k"),
+        _vector("mlp_residual", "add", hidden, place),
     ]
 
 
 def _output_rows(model: Model) -> list[Operator]:
-    last = {"segment": "output", "first_layer": model.layers + 1, "repeat": 1}
+    hidden, vocab, place = model.hidden, model.vocab, _output(model)
+    shared = model.tied_embeddings
     rows = [
-        _norm("final_norm", model, segment="output"),
-        _linear(
-            "head",
-            model,
-            model.hidden,
-            model.vocab,
-            segment="output",
-            tensor="n",
-            bias=False,
-            shared=model.tied_embeddings,
-        ),
+        _norm("final_norm", model, place),
+        _linear("head", hidden, vocab, place, bias=False, tensor="n", shared=shared),
     ]
     if model.logit_softcap is not None:
-        rows.append(
-            _vector(
-                "softcap",
-                "softcap",
-                model.vocab,
-                saved_elements=_always(_tokens(model.vocab)),
-                **last,
-            )
-        )
+        kept = _always(_tokens(vocab))
+        rows.append(_vector("softcap", "softcap", vocab, place, saved_elements=kept))
+    kept = _always(_tokens(4 * vocab))
     rows.append(
         _vector(
             "cross_entropy",
             "cross_entropy",
-            model.vocab,
-            saved_bytes=_always(_tokens(4 * model.vocab)),
-            **last,
+            vocab,
+            place,
+            saved_bytes=kept,
+            working_elements=_tokens(2 * vocab),
         )
     )
     return rows

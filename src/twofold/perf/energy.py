@@ -10,9 +10,7 @@ from twofold.fleet import Accelerator
 Array = NDArray[np.float64]
 
 
-def modelled_energy_j(
-    accelerator: Accelerator, threads: Array, busy_s: Array
-) -> Array | None:
+def modelled_energy_j(accelerator: Accelerator, threads: Array, busy_s: Array) -> Array | None:
     """E = (P_idle + u (P_max - P_idle)) t, with u the share of threads kept busy.
 
     The linear model of the Cloud Carbon Footprint coefficients; estimators of this kind differ

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.model import Operator
-from twofold.perf.ops import ELEMENT_BYTES
+from twofold.perf.ops import ELEMENT_BYTES, column
 
 Array = NDArray[np.float64]
 
@@ -66,9 +66,9 @@ def saved_bytes(
         elements = row.saved_elements.get(level)
         fixed = row.saved_bytes.get(level)
         if elements is not None:
-            total += row.repeat * width * elements.at(tokens, seq)
+            total += row.repeat * width * column(elements, tokens, seq)
         if fixed is not None:
-            total += row.repeat * fixed.at(tokens, seq)
+            total += row.repeat * column(fixed, tokens, seq)
         if row.kind == "attention" and attention == "explicit" and level == "none":
             total += row.repeat * score_bytes(row, tokens, seq, precision)
     return total
@@ -76,8 +76,11 @@ def saved_bytes(
 
 def score_bytes(row: Operator, tokens: Array, seq: float, precision: str) -> Array:
     """The probabilities that one explicit attention keeps, [keys]."""
-    scores = row.batch.at(tokens, seq) * row.m.at(tokens, seq) * row.n.at(tokens, seq)
-    return scores * (4.0 if precision != "bf16" else 4.0 + 2.0)
+    scores = (
+        column(row.batch, tokens, seq) * column(row.m, tokens, seq) * column(row.n, tokens, seq)
+    )
+    width = 4.0 + 2.0 if precision == "bf16" else 4.0
+    return width * scores
 
 
 def working_bytes(
@@ -97,7 +100,7 @@ def working_bytes(
     width = ELEMENT_BYTES[precision]
     columns = [np.zeros_like(tokens)]
     for row in rows:
-        columns.append(width * row.working_elements.at(tokens, seq) * np.ones_like(tokens))
+        columns.append(width * row.working_column(elements, tokens, seq) * np.ones_like(tokens))
         if row.kind == "attention" and attention == "explicit":
             columns.append(2 * score_bytes(row, tokens, seq, precision))
     largest: Array = np.max(columns, axis=0)

@@ -47,19 +47,21 @@ class OperatorColumns:
     repeat: Array
 
 
+def column(size: Size, tokens: Array, seq: float) -> Array:
+    """A size at each key's micro-batch `tokens`: [keys]."""
+    values: Array = size.coefficient * tokens**size.tokens_power * seq**size.seq_power
+    return values
+
+
 def expand(rows: Sequence[Operator], tokens: Array, seq: float) -> OperatorColumns:
     """Evaluate the sizes of each row at each key's micro-batch `tokens` [keys]."""
 
-    def column(name: str) -> Array:
-        sizes: list[Size] = [getattr(row, name) for row in rows]
-        return np.array([np.broadcast_to(size.at(tokens, seq), tokens.shape) for size in sizes])
-
     return OperatorColumns(
         rows=tuple(rows),
-        m=column("m"),
-        n=column("n"),
-        k=column("k"),
-        batch=column("batch"),
+        m=np.array([column(row.m, tokens, seq) for row in rows]),
+        n=np.array([column(row.n, tokens, seq) for row in rows]),
+        k=np.array([column(row.k, tokens, seq) for row in rows]),
+        batch=np.array([column(row.batch, tokens, seq) for row in rows]),
         repeat=np.array([row.repeat for row in rows], dtype=float),
     )
 
@@ -68,7 +70,8 @@ def forward_flop(columns: OperatorColumns) -> Array:
     """Model FLOP of one occurrence, forward; attention causal, vector operations nothing."""
     factor = np.array([0.0 if row.kind == "vector" else 2.0 for row in columns.rows])
     routed = np.array([row.routed_fraction for row in columns.rows])
-    return (factor * routed)[:, None] * columns.batch * columns.m * columns.n * columns.k
+    flop: Array = (factor * routed)[:, None] * columns.batch * columns.m * columns.n * columns.k
+    return flop
 
 
 def forward_bytes(columns: OperatorColumns, element_bytes: Array) -> Array:
@@ -90,9 +93,7 @@ def _elements(columns: OperatorColumns, *, forward: bool) -> Array:
     elements = np.empty_like(m)
     for index, row in enumerate(columns.rows):
         if row.kind == "gemm":
-            once = batch[index] * (
-                m[index] * k[index] + k[index] * n[index] + m[index] * n[index]
-            )
+            once = batch[index] * (m[index] * k[index] + k[index] * n[index] + m[index] * n[index])
             elements[index] = once if forward else 2 * once
         elif row.kind == "attention":
             once = 4 * batch[index] * m[index] * k[index]

@@ -27,7 +27,16 @@ from twofold.workload import Train
 Array = NDArray[np.float64]
 
 PARTS = ("gemm", "attention", "elementwise", "optimizer", "overhead")
-MEMORY_PARTS = ("framework", "text", "weights", "gradients", "optimizer", "activations", "working")
+MEMORY_PARTS = (
+    "framework",
+    "text",
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "working",
+    "heap",
+)
 
 COMPILE_S = 40.0
 """Assumed start-up of `torch.compile` for a small decoder: 36 to 59 s were seen on two cores."""
@@ -159,9 +168,7 @@ def _optimizer_column(
                 orthogonal_steps=workload.recipe.orthogonal_steps,
                 threads=plan.threads,
             )
-    return np.array(
-        [prices[p.optimizer_kernel, p.orthogonal_precision, p.threads] for p in plans]
-    )
+    return np.array([prices[p.optimizer_kernel, p.orthogonal_precision, p.threads] for p in plans])
 
 
 def _batch_s(curves: Curves, workload: Train, threads: int) -> float:
@@ -172,12 +179,10 @@ def _batch_s(curves: Curves, workload: Train, threads: int) -> float:
 
 def _startup_s(curves: Curves, plans: Sequence[Plan], micro_s: Array) -> Array:
     """Process, framework, first touch of kernels, one warm-up micro-batch, and compiling."""
-    fixed_s = sum(
-        _scalar(curves, name)
-        for name in ("process_start_s", "framework_import_s", "first_step_s")
-    )
+    fixed_s = _scalar(curves, "start_s") + _scalar(curves, "first_step_s")
     compile_s = np.array([COMPILE_S if plan.compile else 0.0 for plan in plans])
-    return fixed_s + micro_s + compile_s
+    startup_s: Array = fixed_s + micro_s + compile_s
+    return startup_s
 
 
 def _memory_columns(
@@ -200,13 +205,23 @@ def _memory_columns(
     for index, plan in enumerate(plans):
         tokens = np.array([float(plan.micro_batch * workload.seq_len)])
         activations[index] = memory.saved_bytes(
-            rows, tokens, workload.seq_len, precision=plan.precision, level=plan.recompute,
+            rows,
+            tokens,
+            workload.seq_len,
+            precision=plan.precision,
+            level=plan.recompute,
             attention=plan.attention,
         )[0]
         working[index] = memory.working_bytes(
-            rows, tokens, workload.seq_len, precision=plan.precision, level=plan.recompute,
+            rows,
+            tokens,
+            workload.seq_len,
+            precision=plan.precision,
+            level=plan.recompute,
             attention=plan.attention,
         )[0]
+    heap = np.array([_heap_factor(curves, plan, on_host=on_host) for plan in plans])
+    live = activations + working + weights
     columns = {
         "framework": (_scalar(curves, "base_memory_bytes") if on_host else 0.0) * ones,
         "text": (text_bytes if on_host else 0.0) * ones,
@@ -215,8 +230,15 @@ def _memory_columns(
         "optimizer": memory.optimizer_bytes(rows, workload.recipe.optimizer) * ones,
         "activations": activations,
         "working": working,
+        "heap": (heap - 1.0) * live,
     }
     return {part: columns[part] for part in MEMORY_PARTS}
+
+
+def _heap_factor(curves: Curves, plan: Plan, *, on_host: bool) -> float:
+    """Bytes the allocator holds for a byte that lives: what comes and goes within a step leaves
+    holes. Devices with their own allocator report what is allocated, without holes."""
+    return max(1.0, _scalar(curves, f"heap_factor_{plan.recompute}")) if on_host else 1.0
 
 
 def _scalar(curves: Curves, name: str) -> float:

@@ -56,6 +56,11 @@ def whole_clock(sample: Sample) -> float:
     return sample.startup_s + sample.train_s
 
 
+def per_token(clock: Callable[[Sample], float]) -> Callable[[Sample], float]:
+    """NaN, which means pass over, for a run that does not say its tokens."""
+    return lambda sample: clock(sample) / sample.tokens if sample.tokens else math.nan
+
+
 def crossings_of(evidence: Evidence, arm: str) -> list[dict[str, Any]]:
     """The arm's interpolated crossings of the target, those that have one."""
     rows = [] if evidence.derived is None else evidence.derived.crossings

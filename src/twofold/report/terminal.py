@@ -140,8 +140,8 @@ def _result(evidence: Evidence, result: Result) -> list[str]:
             f"             with start-up on the clock: {_ratio(result.fixed_with_startup)}"
         )
     if result.predicted is not None:
-        error = abs(result.fixed.value / result.predicted - 1)
-        lines.append(f"             predicted {result.predicted:.2f}x, error {error:.0%}")
+        error = result.predicted / result.fixed.value - 1
+        lines.append(f"             predicted {result.predicted:.2f}x, error {error:+.0%}")
     if result.quality is not None:
         lines.append(
             f"             held-out loss {result.quality.difference:+.4f} nats per token (upper "

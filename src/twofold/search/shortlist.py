@@ -57,10 +57,9 @@ def shortlist(
     accelerator = pool.node.accelerator
     usable_bytes = accelerator.memory.usable_bytes.value
     limit_bytes = min(usable_bytes, memory_limit_bytes or usable_bytes)
-    levers = make_levers(workload, pool)
     plans: list[Plan] = []
     rejected: Counter[str] = Counter()
-    for plan in levers.plans():
+    for plan in make_levers(workload, pool).plans():
         reason = refusal(plan, workload, accelerator)
         if reason is None:
             plans.append(plan)
@@ -72,6 +71,7 @@ def shortlist(
             at=f"fleet '{fleet.name}'",
             help="run `twofold calibrate`",
         )
+    num_refused = rejected.total()
     columns = estimate_columns(model, workload, fleet, plans)
     fits = columns.peak_memory_bytes <= limit_bytes
     if not fits.any():
@@ -85,24 +85,20 @@ def shortlist(
         ranked=tuple(
             (plans[i], estimate_row(columns, i, model, workload, fleet, plans[i])) for i in chosen
         ),
-        num_considered=levers.num_plans,
+        num_considered=len(plans) + num_refused,
         num_fitting=len(order),
         rejected=dict(rejected),
         memory_limit_bytes=limit_bytes,
     )
 
 
-def _diverse(
-    plans: list[Plan], columns: TrainColumns, order: list[int], limit: int
-) -> list[int]:
+def _diverse(plans: list[Plan], columns: TrainColumns, order: list[int], limit: int) -> list[int]:
     """The best plan, then for each uncertain lever the best plan that sets it otherwise, as
     long as that one could still win; what is left is filled with the next best of another kind.
     """
     best = order[0]
     chosen = [best]
-    could_win = columns.time_s[best] * (
-        columns.step_time_high_s[best] / columns.step_time_s[best]
-    )
+    could_win = columns.time_s[best] * (columns.step_time_high_s[best] / columns.step_time_s[best])
     for lever in UNCERTAIN_LEVERS:
         rival = next(
             (i for i in order if getattr(plans[i], lever) != getattr(plans[best], lever)), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
+from typing import Literal, get_args
 
 from twofold.errors import InputError
 from twofold.fleet import Accelerator, Curves, Fleet, Pool
@@ -29,35 +29,40 @@ class Levers:
     compile: tuple[bool, ...]
     threads: tuple[int, ...]
     optimizer_kernel: tuple[OptimizerKernel, ...]
-    orthogonal_precision: tuple[str, ...]
-
-    @property
-    def num_plans(self) -> int:
-        count = 1
-        for values in self._axes().values():
-            count *= len(values)
-        return count
+    orthogonal_precision: tuple[Literal["fp32", "bf16"], ...]
 
     def plans(self) -> Iterator[Plan]:
         """Every combination, in a fixed order."""
-        axes = self._axes()
-        for values in product(*axes.values()):
-            yield Plan(pool=self.pool, **dict(zip(axes, values, strict=True)))
-
-    def _axes(self) -> dict[str, tuple[object, ...]]:
-        return {
-            name: getattr(self, name)
-            for name in (
-                "precision",
-                "attention",
-                "threads",
-                "recompute",
-                "compile",
-                "optimizer_kernel",
-                "orthogonal_precision",
-                "micro_batch",
+        for (
+            precision,
+            attention,
+            threads,
+            recompute,
+            compiled,
+            kernel,
+            orthogonal,
+            micro,
+        ) in product(
+            self.precision,
+            self.attention,
+            self.threads,
+            self.recompute,
+            self.compile,
+            self.optimizer_kernel,
+            self.orthogonal_precision,
+            self.micro_batch,
+        ):
+            yield Plan(
+                pool=self.pool,
+                micro_batch=micro,
+                precision=precision,
+                attention=attention,
+                recompute=recompute,
+                compile=compiled,
+                threads=threads,
+                optimizer_kernel=kernel,
+                orthogonal_precision=orthogonal,
             )
-        }
 
 
 def make_levers(workload: Train, pool: Pool) -> Levers:
@@ -128,9 +133,7 @@ def check_plan(model: Model, workload: Train, fleet: Fleet, plan: Plan) -> None:
         )
     reason = refusal(plan, workload, accelerator)
     if reason is not None:
-        _refuse(
-            "levers", f"{reason} on '{accelerator.name}'", "choose another value, or calibrate again"
-        )
+        _refuse("levers", f"{reason} on '{accelerator.name}'", "choose another, or calibrate again")
 
 
 def divisors(number: int) -> tuple[int, ...]:
@@ -147,7 +150,8 @@ def _check_values(plan: Plan) -> None:
     for name, kind in kinds.items():
         value = getattr(plan, name)
         if value not in get_args(kind):
-            _refuse(name, f"there is no {name} '{value}'", "use one of " + ", ".join(get_args(kind)))
+            known = ", ".join(get_args(kind))
+            _refuse(name, f"there is no {name} '{value}'", f"use one of {known}")
 
 
 def _has_compiler(curves: Curves) -> bool:

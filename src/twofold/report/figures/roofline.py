@@ -130,13 +130,13 @@ def _roof_name(
     name: str, roof: float, box: Box, down: Scale, discs: Sequence[Box]
 ) -> tuple[str, Box]:
     """A roof's name and its place at the right end, over its line or, past a disc, under it."""
-    words = f"{fit(name, 90)} {wording.quantity(roof, 'flop/s')}"
+    words = fit(name, 90)
     flat = down.at(roof / 1e9)
     width = text_width(words)
     places = [
         Box(left=right - width, top=top, right=right, bottom=top + 17)
         for top in (flat - 18, flat + 1)
-        for right in (box.right - 2, box.right - 60)
+        for right in (box.right - 2, box.right - 44)
     ]
     free = [place for place in places if not any(overlap(place, disc) for disc in discs)]
     return words, (free or places)[0]

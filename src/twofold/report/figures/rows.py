@@ -75,9 +75,9 @@ def _row(
     if phone:
         room = width - (text_width(row.value) + 12 if row.value else 0)
         return join(
+            row.draw(scale, y + 14 + (height - 14) / 2),
             _backed(0, y + 13, fit(row.label, room), "label"),
             _backed(width, y + 13, row.value, "value", anchor="end") if row.value else None,
-            row.draw(scale, y + 14 + (height - 14) / 2),
         )
     middle = y + height / 2
     return join(

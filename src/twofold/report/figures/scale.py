@@ -45,7 +45,8 @@ class Scale:
         return self._inside(10.0**e for e in decades if e % stride == 0)
 
     def _inside(self, values: Iterable[float]) -> list[float]:
-        slack = 1e-9 * (self.high - self.low)
+        """Those within the range, the ends included in spite of rounding."""
+        slack = 1e-9 * (self.low if self.log else self.high - self.low)
         return [v for v in values if self.low - slack <= v <= self.high + slack]
 
 

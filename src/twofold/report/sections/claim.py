@@ -79,21 +79,19 @@ def _headline(result: Result, *, claimed: bool) -> Markup:
     if ratio is None:
         return paragraph("no ratio", class_="big open")
     words = _KINDS[result.kind][2] if ratio.value >= 1 else "as fast"
-    unit = words if claimed else f"{words}, not claimed"
     return join(
         paragraph(
             wording.times(ratio.value),
-            tag("span", f" {unit}", class_="unit"),
+            tag("span", f" {words}", class_="unit"),
             class_="big" if claimed else "big open",
         ),
-        paragraph(
-            f"measured; {wording.interval(ratio)}; {wording.pairs(ratio)}", class_="interval"
-        ),
+        paragraph(_measured(ratio, claimed=claimed), class_="interval"),
     )
 
 
-def _measured(ratio: Ratio) -> str:
-    return f"measured; {wording.interval(ratio)}; {wording.pairs(ratio)}"
+def _measured(ratio: Ratio, *, claimed: bool) -> str:
+    standing = "measured" if claimed else "measured, not claimed"
+    return f"{standing}; {wording.interval(ratio)}; {wording.pairs(ratio)}"
 
 
 def _times(evidence: Evidence, result: Result) -> Markup:
@@ -128,7 +126,7 @@ def _clock_s(evidence: Evidence, result: Result, *, startup: bool) -> tuple[floa
         return None
     clock = reading.whole_clock if startup else reading.training_clock
     if result.kind == "same maths":
-        return reading.paired_times_s(evidence, result, ratio, lambda s: clock(s) / s.tokens)
+        return reading.paired_times_s(evidence, result, ratio, reading.per_token(clock))
     return reading.paired_times_s(evidence, result, ratio, clock)
 
 

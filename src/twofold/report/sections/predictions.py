@@ -56,6 +56,9 @@ _TOKENS = Quantity(
 )
 
 
+_BAND = f"{100 * BAND:g}{wording.SPACE}%"
+
+
 def render(evidence: Evidence, look: Look) -> Section:
     judged = [row for arm in evidence.arms for row in _judged(evidence, arm)]
     body: list[Markup | None] = [_hash(evidence)]
@@ -104,7 +107,7 @@ def _scatter(judged: list[Judged], look: Look) -> Markup:
         return absent("Nothing that was predicted has been measured.")
     return figure(
         lambda width: scatter_chart(drawn, width=width, label="Predicted against measured"),
-        f"On the dashed line the prediction was exact; the band is ±{wording.percent(BAND)}. "
+        f"On the dashed line the prediction was exact; the band is ±{_BAND}. "
         "Horizontal whiskers are the range the prediction allowed for. Log scales.",
     )
 
@@ -150,7 +153,7 @@ def _table(judged: list[Judged], look: Look) -> Markup:
     return join(
         paragraph(
             f"{within} of {wording.plural(len(known), 'prediction')} within "
-            f"{wording.percent(BAND)} of the measured value."
+            f"{_BAND} of the measured value."
         ),
         table(
             ["arm", "quantity", "predicted", "believed between", "measured", "error"],

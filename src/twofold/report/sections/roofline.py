@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from twofold.evidence.records import Arm, Evidence
-from twofold.evidence.roof import arm_precision
+from twofold.evidence.roof import ROOF_TOLERANCE, arm_precision
 from twofold.report import reading, wording
 from twofold.report.blocks import Section, absent, arm_name, figure, folded, heading, table
 from twofold.report.figures.roofline import ArmClasses, OperatorClass, roofline_chart
@@ -107,8 +107,15 @@ def _row(evidence: Evidence, arm: Arm, look: Look) -> list[Child]:
         unknown if flop_per_token is None else wording.quantity(flop_per_token, "flop"),
         unknown if rate is None else wording.quantity(rate, "flop/s"),
         unknown if roof is None else f"{wording.quantity(roof[1], 'flop/s')} ({roof[0]})",
-        unknown if rate is None or roof is None else wording.percent(rate / roof[1]),
+        unknown if rate is None or roof is None else _fraction(rate / roof[1]),
     ]
+
+
+def _fraction(utilisation: float) -> str:
+    """Above the roof nothing can run: what says so is wrong, and no percentage is printed."""
+    if utilisation > 1 + ROOF_TOLERANCE:
+        return "above the roof: an error to find"
+    return wording.percent(min(utilisation, 1.0))
 
 
 def _roof(evidence: Evidence, arm: Arm) -> tuple[str, float] | None:

@@ -15,7 +15,7 @@ from twofold.report.palette import NUM_HEATS, Look
 
 _READING = (
     "Scores by learning rate (down) and batch in sequences (across): held-out loss of the tune "
-    "part, lower is better, the darkest is best and ★ was chosen."
+    "part, lower is better. The fullest blue is best and ★ was chosen."
 )
 
 Cell = tuple[float, float]

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
 
-from twofold.runtime.probe.schedule import ROUNDS, Task, plan_tasks, seconds_per_call
+from twofold.runtime.probe.schedule import ROUNDS, Task, plan_tasks
 from twofold.runtime.probe.timing import Bench, Row
+
+_CALLS_PER_TASK = 2.0
+_LEAST_SECONDS = 0.01
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,25 +29,30 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print(json.dumps({"event": "error", "what": "PyTorch sees no CUDA device"}), file=sys.stderr)
+        error = {"event": "error", "what": "PyTorch sees no CUDA device"}
+        print(json.dumps(error), file=sys.stderr)
         return 3
     torch.manual_seed(0)
-    tasks = plan_tasks(device, Bench(device=device, seconds=0.01))
-    bench = Bench(device=device, seconds=seconds_per_call(options.seconds, tasks))
-    measure(tasks, bench, options.out)
+    measure(plan_tasks(device), device, options.seconds, options.out)
     return 0
 
 
-def measure(tasks: list[Task], bench: Bench, out: Path) -> None:
+def measure(tasks: list[Task], device: torch.device, seconds: float, out: Path) -> None:
     """Run the tasks in rounds, so that a disturbance does not hit all repetitions of one.
 
+    Every task runs once, whatever it takes; further rounds only while there is time left.
     A task that the device or framework does not support leaves a row that says so.
     """
     rounds = [task for index in range(ROUNDS) for task in tasks if task.rounds > index]
+    end_s = time.perf_counter() + seconds
     with out.open("a", encoding="utf-8") as stream:
         for done, task in enumerate(rounds):
+            left_s = end_s - time.perf_counter()
+            if done >= len(tasks) and left_s <= 0:
+                break
             _report(done, len(rounds), task.what)
-            for row in _attempt(task, bench):
+            share_s = max(_LEAST_SECONDS, left_s / (_CALLS_PER_TASK * (len(rounds) - done)))
+            for row in _attempt(task, Bench(device=device, seconds=share_s)):
                 stream.write(json.dumps(row) + "\n")
             stream.flush()
         _report(len(rounds), len(rounds), "done")
@@ -51,7 +61,7 @@ def measure(tasks: list[Task], bench: Bench, out: Path) -> None:
 def _attempt(task: Task, bench: Bench) -> list[Row]:
     try:
         return task.run(bench)
-    except (RuntimeError, NotImplementedError, OSError) as error:
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         return [{"kind": "failed", "what": task.what, "error": str(error)[:500]}]
 
 

@@ -77,8 +77,8 @@ def probe_operation(
             "precision": precision,
             "threads": threads,
             "elements": elements,
-            "forward_s": forward_timing.low_s / calls,
-            "training_s": training_timing.low_s / calls,
+            "forward_s": forward_timing.median_s / calls,
+            "training_s": training_timing.median_s / calls,
             **timing_fields(training_timing),
         }
     ]
@@ -114,7 +114,7 @@ def _rotary(rows: int, device: torch.device) -> tuple[Step, list[Tensor]]:
 
 
 def _add(rows: int, device: torch.device) -> tuple[Step, list[Tensor]]:
-    """x + branch(x): forward adds, backward adds the two gradients; under bf16 the branch is bf16."""
+    """x + branch(x): backward adds the two gradients; under bf16 the branch is bf16."""
 
     def step(x: Tensor) -> Tensor:
         device_type = x.device.type

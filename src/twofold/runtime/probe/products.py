@@ -70,8 +70,8 @@ def probe_linear(
             "inputs": inputs,
             "outputs": outputs,
             "bias": bias,
-            "forward_s": forward_timing.low_s / _PAIRS,
-            "training_s": training_timing.low_s / _PAIRS,
+            "forward_s": forward_timing.median_s / _PAIRS,
+            "training_s": training_timing.median_s / _PAIRS,
             **timing_fields(training_timing),
         }
     ]
@@ -113,7 +113,7 @@ def probe_orthogonalise(
             "count": count,
             "rows": rows,
             "columns": columns,
-            "time_s": timing.low_s,
+            "time_s": timing.median_s,
             **timing_fields(timing),
         }
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -13,34 +14,12 @@ from pathlib import Path
 
 import torch
 
+from twofold.host import memory_limit_bytes, usable_cores
+from twofold.plan import Recompute
 from twofold.runtime.probe.timing import Bench, Row, conditions, time_call, timing_fields
 
 _COPY_BYTES = 2**26
 _FILE_BYTES = 2**26
-
-_BASE_PROGRAM = """
-import time
-from pathlib import Path
-start = time.perf_counter()
-import torch
-import twofold.runtime.train.loop
-imported_s = time.perf_counter() - start
-def resident():
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = status.read_text().splitlines()
-    return 1024 * float(next(l for l in lines if l.startswith("VmRSS")).split()[1])
-bare = resident()
-layer = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.LayerNorm(64))
-optimizer = torch.optim.AdamW(layer.parameters())
-start = time.perf_counter()
-with torch.autocast("cpu", torch.bfloat16, enabled=False):
-    layer(torch.randn(64, 64)).sum().backward()
-torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
-optimizer.step()
-print(imported_s, time.perf_counter() - start, bare, resident())
-"""
 
 
 def probe_machine(bench: Bench) -> list[Row]:
@@ -52,7 +31,7 @@ def probe_machine(bench: Bench) -> list[Row]:
         "python": platform.python_version(),
         "system": platform.system(),
         "architecture": platform.machine(),
-        **_processor(),
+        "processor": describe_processor(),
         "threads": usable_threads(),
         "memory_bytes": _memory_bytes(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -78,29 +57,17 @@ def probe_copy(bench: Bench, *, threads: int) -> list[Row]:
             "kind": "copy",
             "threads": threads,
             "bytes": 2 * _COPY_BYTES,
-            "time_s": timing.low_s,
+            "time_s": timing.median_s,
             **timing_fields(timing),
         }
     ]
 
 
-def probe_startup(bench: Bench) -> list[Row]:
-    """A fresh process that imports the training runtime and takes one tiny step."""
-    start_s = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", _BASE_PROGRAM], capture_output=True, text=True, check=True
-    )
-    total_s = time.perf_counter() - start_s
-    imported, first_step, bare, resident = done.stdout.split()
-    row: Row = {
-        "kind": "startup",
-        "process_s": total_s,
-        "import_s": float(imported),
-        "first_step_s": float(first_step),
-        "base_memory_bytes": None if resident == "None" else float(resident),
-        "bare_memory_bytes": None if bare == "None" else float(bare),
-    }
-    return [row]
+def probe_startup(bench: Bench, *, level: Recompute) -> list[Row]:
+    """A fresh process that becomes a training process on a CPU: see `heap`."""
+    command = [sys.executable, "-m", "twofold.runtime.probe.heap", str(time.time()), level]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def probe_disk(bench: Bench) -> list[Row]:
@@ -131,34 +98,28 @@ def probe_compiler(bench: Bench) -> list[Row]:
         except ImportError:
             return [{"kind": "compiler", "available": False, "name": None}]
         return [{"kind": "compiler", "available": True, "name": f"triton {triton.__version__}"}]
-    name = next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
+    candidates = (os.environ.get("CXX"), "g++", "clang++")
+    name = next((c for c in candidates if c and shutil.which(c)), None)
     return [{"kind": "compiler", "available": name is not None, "name": name}]
 
 
 def usable_threads() -> int:
-    """Cores this process may use (an affinity mask or container may hide some)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Whole cores that this process may use, by affinity and by the control group's quota."""
+    return max(1, int(usable_cores()))
 
 
 def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory of the machine, or what its control group allows."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit_bytes()
+    return total if limit is None else min(total, limit)
 
 
-def _processor() -> Row:
-    """Name, and on Linux vendor, family and model number as the kernel reports them."""
-    row: Row = {"processor": platform.processor() or "unknown"}
-    wanted = {
-        "model name": "processor",
-        "vendor_id": "vendor",
-        "cpu family": "family",
-        "model": "model",
-    }
+def describe_processor() -> str:
+    """The kernel's name for the processor, or what Python knows of it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().split("\n\n", 1)[0].splitlines():
-            name, _, value = (part.strip() for part in line.partition(":"))
-            if name in wanted:
-                row[wanted[name]] = int(value) if value.isdigit() else value
-    return row
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -16,7 +16,8 @@ Row = dict[str, Any]
 
 _LEAST_REPEATS = 3
 _MOST_REPEATS = 200
-_PATIENCE = 3.0
+_PATIENCE = 2.0
+_MOST_CORRECTION = 3.0
 _CLEAN_WAIT = 0.02
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -35,7 +36,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Quartiles of the least disturbed repetitions.
+    """Quartiles of the repetitions, without the time in which our threads had no core.
 
     `clean_fraction` is the share of repetitions during which no thread of ours stood in the
     run queue, ready but without a core: below one, someone else wanted the cores.
@@ -56,37 +57,32 @@ class Timing:
 def time_call(bench: Bench, call: Callable[[], object]) -> Timing:
     """Time `call` after one untimed run, for about `bench.seconds`, at least three times.
 
-    Disturbed repetitions are made up for within three times the budget, and left out when
-    enough undisturbed ones came. A call so slow that three would take ten times the budget is
-    timed once.
+    Undisturbed repetitions alone are used where there are enough, and are waited for as long
+    again; otherwise all are, each less the time it waited for a core. A call so slow that
+    three would take ten times the budget is timed once.
     """
     warm_s, _ = _once(bench, call)
     least = 1 if warm_s > 3 * bench.seconds else _LEAST_REPEATS
-    samples: list[tuple[float, float]] = []
     clean: list[float] = []
+    corrected: list[float] = []
     start_s = time.perf_counter()
-    while len(samples) < _MOST_REPEATS:
+    while len(corrected) < _MOST_REPEATS:
         spent_s = time.perf_counter() - start_s
-        patience = bench.seconds * (1.0 if len(clean) >= least else _PATIENCE)
-        if spent_s >= patience and len(samples) >= least:
+        patience = 1.0 if len(clean) >= least else _PATIENCE
+        if spent_s >= patience * bench.seconds and len(corrected) >= least:
             break
         time_s, waited_s = _once(bench, call)
-        samples.append((time_s, waited_s))
+        corrected.append(max(time_s - waited_s, time_s / _MOST_CORRECTION))
         if waited_s <= _CLEAN_WAIT * time_s:
             clean.append(time_s)
-    if len(clean) < least:
-        samples.sort(key=lambda sample: sample[1] / sample[0])
-        chosen = [time_s for time_s, _ in samples[: max(least, len(samples) // 2)]]
-    else:
-        chosen = clean
-    chosen.sort()
+    chosen = sorted(clean if len(clean) >= least else corrected)
     last = len(chosen) - 1
     return Timing(
         low_s=chosen[last // 4],
         median_s=chosen[last // 2],
         high_s=chosen[last - last // 4],
         repeats=len(chosen),
-        clean_fraction=len(clean) / len(samples),
+        clean_fraction=len(clean) / len(corrected),
     )
 
 

@@ -42,7 +42,7 @@ def probe_update(bench: Bench, update: str, elements: int, *, threads: int) -> l
             "precision": "fp32",
             "threads": threads,
             "elements": elements,
-            "forward_s": timing.low_s / _TENSORS,
+            "forward_s": timing.median_s / _TENSORS,
             "training_s": None,
             **timing_fields(timing),
         }
@@ -63,7 +63,7 @@ def probe_batch(bench: Bench, elements: int, *, threads: int) -> list[Row]:
             "precision": "fp32",
             "threads": threads,
             "elements": elements,
-            "forward_s": timing.low_s,
+            "forward_s": timing.median_s,
             "training_s": None,
             **timing_fields(timing),
         }

@@ -1,0 +1,63 @@
+"""The experiment file: every fault is told with its place and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twofold.errors import InputError
+from twofold.measure.experiment import read_experiment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COMMANDS = """
+name = "mine"
+[quality]
+margin = 0.05
+[arms.a.command]
+argv = "true"
+patterns = { train_s = 'took ([0-9.]+)' }
+[arms.b.command]
+argv = "true"
+patterns = { train_s = 'took ([0-9.]+)' }
+[[comparisons]]
+kind = "same maths"
+arm = "b"
+baseline = "a"
+"""
+
+
+@pytest.mark.parametrize("name", ["stdlib-lm.toml", "external.toml"])
+def test_the_examples_are_valid(name: str) -> None:
+    experiment, written = read_experiment(EXAMPLES / name)
+    assert experiment.name == written["name"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('kind = "same maths"', 'kind = "faster"', "comparisons"),
+        ('arm = "b"', 'arm = "c"', "there is no arm 'c'"),
+        ("margin = 0.05", "margin = -1.0", "quality.margin"),
+        ("margin = 0.05", "margn = 0.05", "perhaps 'quality.margin'|perhaps 'margin'"),
+        ("[arms.b.command]", "[arms.b]\ntitle = 'x'\n[arms.c.command]", "exactly one|are given"),
+        ("([0-9.]+)", "[0-9.]+", "groups"),
+        ('name = "mine"', 'name = "mine', "not TOML"),
+        ("[quality]", "[budget]\nblocks = 2\n[quality]", "budget.blocks"),
+    ],
+)
+def test_a_fault_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in COMMANDS
+    path = tmp_path / "bad.toml"
+    path.write_text(COMMANDS.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        read_experiment(path)
+    import re
+
+    assert re.search(said, str(caught.value))
+    assert caught.value.help
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_experiment(tmp_path / "none.toml")
