@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +111,7 @@ def _fit_products(
     Weak priors keep what the shapes do not determine in a sane place; with very few shapes
     only rate and overhead are fitted.
     """
-    from scipy.optimize import least_squares  # type: ignore[attr-defined]
+    from scipy.optimize import least_squares
 
     times_s = np.array([time_s for time_s, _ in products])
     flop = np.array([_flop(shapes).sum() for _, shapes in products])
@@ -133,7 +134,8 @@ def _fit_products(
         prior = _PRIOR_WEIGHT * (logs[1:] - start[1:]) / _PRIOR_WIDTH
         return np.concatenate((np.log(predicted_s(logs) / times_s), prior))
 
-    solution = least_squares(residuals, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.1)
+    fit = cast(Any, least_squares)  # its stub is read as a module
+    solution = fit(residuals, start, bounds=(lower, upper), loss="soft_l1", f_scale=0.1)
     values = np.exp(solution.x)
     halves = (0.0, 0.0, 0.0) if few else tuple(float(value) for value in values[2:])
     spread = float(np.std(np.log(predicted_s(solution.x) / times_s)))

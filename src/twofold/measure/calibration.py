@@ -19,13 +19,27 @@ _QUIET_WAIT_S = 30.0
 
 
 def calibrate_here(path: Path, progress: Progress) -> Fleet:
-    """Measure, fit, and write the overlay to `path`. Waits a bounded time for a quiet machine."""
+    """Measure, fit, and write the overlay to `path`. Waits a bounded time for a quiet machine.
+
+    The device is the NVIDIA GPU where there is one, else the processor.
+    """
+    host = describe_host()
+    nvidia = any(found.get("vendor") == "NVIDIA" for found in host["accelerators"])
+    device = "cuda" if nvidia else "cpu"
     wait_for_quiet(progress, _QUIET_WAIT_S)
     with tempfile.TemporaryDirectory(prefix="twofold-probe-") as scratch:
         rows = Path(scratch) / "rows.jsonl"
         job = Job(
             name="probe",
-            argv=(sys.executable, "-m", "twofold.runtime.probe", "--out", str(rows)),
+            argv=(
+                sys.executable,
+                "-m",
+                "twofold.runtime.probe",
+                "--out",
+                str(rows),
+                "--device",
+                device,
+            ),
             folder=Path(scratch),
             metrics=(Path(scratch) / "job.log",),
         )
@@ -35,7 +49,6 @@ def calibrate_here(path: Path, progress: Progress) -> Fleet:
                 progress.advance("calibrating", row["done"], row["total"])
 
         check_finished(job, run_job(job, on_row))
-        host = describe_host()
         fleet = calibrate_from_rows(read_rows(rows), host)
     for doubt in find_implausible(fleet):
         progress.note(f"doubtful: {doubt}")

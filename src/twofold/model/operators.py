@@ -27,7 +27,7 @@ class Size:
     seq_power: float = 0.0
 
     def at(self, tokens: float, seq: float) -> float:
-        return self.coefficient * tokens**self.tokens_power * seq**self.seq_power
+        return float(self.coefficient * tokens**self.tokens_power * seq**self.seq_power)
 
 
 ONE = Size(coefficient=1)

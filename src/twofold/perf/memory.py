@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.model import Operator
-from twofold.perf.ops import ELEMENT_BYTES, column
+from twofold.perf.ops import ELEMENT_BYTES, column, tensor_sizes
 
 Array = NDArray[np.float64]
 
@@ -28,11 +28,9 @@ def parameter_bytes(num_parameters: int) -> float:
 def optimizer_bytes(rows: Sequence[Operator], optimizer: str) -> float:
     """Two fp32 moments for AdamW (Kingma and Ba 2015); one momentum for a matrix under Muon."""
     total = 0.0
-    for row in rows:
-        moments = 2
-        if optimizer == "muon" and row.kind == "gemm" and row.segment == "block":
-            moments = 1
-        total += _STATE_BYTES * moments * row.parameters * row.repeat * row.trainable
+    for elements, count, hidden in tensor_sizes(rows):
+        moments = 1 if optimizer == "muon" and hidden else 2
+        total += _STATE_BYTES * moments * elements * count
     return total
 
 
@@ -100,7 +98,7 @@ def working_bytes(
     width = ELEMENT_BYTES[precision]
     columns = [np.zeros_like(tokens)]
     for row in rows:
-        columns.append(width * row.working_column(elements, tokens, seq) * np.ones_like(tokens))
+        columns.append(width * column(row.working_elements, tokens, seq))
         if row.kind == "attention" and attention == "explicit":
             columns.append(2 * score_bytes(row, tokens, seq, precision))
     largest: Array = np.max(columns, axis=0)

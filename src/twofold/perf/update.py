@@ -43,7 +43,7 @@ def optimizer_s(
 def orthogonalise_step_s(
     rows: Sequence[Operator], curves: Curves, *, precision: str, threads: int
 ) -> float:
-    """One Newton-Schulz step on all hidden matrices, those of a shape together (Jordan et al. 2024).
+    """One Newton-Schulz step on all hidden matrices, those of a shape together (Jordan 2024).
 
     With s <= l the sides, it runs [s, l] x [l, s], [s, s] x [s, s] and
     [s, s] x [s, l]: 2 (2 s^2 l + s^3) FLOP a matrix.

@@ -58,11 +58,11 @@ def time_call(bench: Bench, call: Callable[[], object]) -> Timing:
     """Time `call` after one untimed run, for about `bench.seconds`, at least three times.
 
     Undisturbed repetitions alone are used where there are enough, and are waited for as long
-    again; otherwise all are, each less the time it waited for a core. A call so slow that
-    three would take ten times the budget is timed once.
+    again; otherwise all are, each less the time it waited for a core. A call that
+    takes longer than the budget is timed once.
     """
     warm_s, _ = _once(bench, call)
-    least = 1 if warm_s > 3 * bench.seconds else _LEAST_REPEATS
+    least = 1 if warm_s > 1.5 * bench.seconds else _LEAST_REPEATS
     clean: list[float] = []
     corrected: list[float] = []
     start_s = time.perf_counter()
