@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: prove test verify lint clean
 
+# Exit code 1 of `prove` is an answer, "not everything was proven", and no failure of make.
 prove: $(VENV)/installed  ## set up, then the main job: prove the gain on this machine
-	$(BIN)/twofold prove examples/stdlib-lm.toml
+	$(BIN)/twofold prove examples/stdlib-lm.toml || [ $$? -eq 1 ]
 
 test: $(VENV)/installed lint  ## set up, then every check that CI runs, fast ones first
 	$(BIN)/pytest -q -m "not slow"
@@ -18,8 +19,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-verify: test  ## the long form: also a whole proof on this machine
-	$(BIN)/twofold prove examples/stdlib-lm.toml
+verify: test prove  ## the long form: also a whole proof on this machine
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

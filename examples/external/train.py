@@ -1,11 +1,12 @@
 """A plain PyTorch training script that knows nothing of Twofold: somebody's own job.
 
-It trains a small classifier-like language model on bytes of its own interpreter's `this` module
+It trains a small network to guess the next byte of its own source code
 and prints the time and loss of each step, as such scripts do.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ model = nn.Sequential(
     nn.Linear(256, 256),
 )
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-text = torch.frombuffer(bytearray(open(__file__, "rb").read()), dtype=torch.uint8).long()
+text = torch.frombuffer(bytearray(Path(__file__).read_bytes()), dtype=torch.uint8).long()
 train, held_out = text[:-400], text[-400:]
 
 

@@ -76,4 +76,6 @@ class Measurement:
     load_after: float | None
     steal_fraction: float | None
     device: str
+
+
 """`cpu_s` and the loads are diagnosis; the claim is wall time."""

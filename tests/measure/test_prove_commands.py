@@ -31,7 +31,10 @@ def experiment(folder: Path, *, factor: float = 1.0, worse: float = 0.0) -> Path
 argv = "{sys.executable} {folder}/script.py {{seed}} {scale} {loss}"
 tokens_per_step = 100
 discard_steps = 2
-patterns = {{ step_time_ms = 'time ([0-9.]+)ms', loss = 'loss ([0-9.]+)', test_loss = 'val ([0-9.]+)' }}
+[arms.{name}.command.patterns]
+step_time_ms = 'time ([0-9.]+)ms'
+loss = 'loss ([0-9.]+)'
+test_loss = 'val ([0-9.]+)'
 """
         for name, scale, loss in (("base", 1.0, 0.0), ("mine", factor, worse))
     )

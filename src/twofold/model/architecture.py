@@ -64,7 +64,7 @@ class Model:
         if not 0 <= self.value_embeddings <= self.layers:
             self._refuse(
                 "value_embeddings",
-                f"{self.value_embeddings} value-embedding layers in a model of {self.layers} layers",
+                f"{self.value_embeddings} value-embedding layers among {self.layers} layers",
                 f"use 0 to {self.layers}",
             )
         if self.logit_softcap is not None and self.logit_softcap <= 0:

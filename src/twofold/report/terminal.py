@@ -56,9 +56,8 @@ def calibration_text(fleet: Fleet, path: str) -> str:
     accelerator = fleet.pools[0].node.accelerator
     lines = [f"{accelerator.name}, {accelerator.threads} threads"]
     for precision, figure in accelerator.flop_per_s.items():
-        lines.append(
-            f"  {precision:5s} {format_quantity(figure.value, 'FLOP/s'):>14s}{_spread(figure.spread)}"
-        )
+        rate = format_quantity(figure.value, "FLOP/s")
+        lines.append(f"  {precision:5s} {rate:>14s}{_spread(figure.spread)}")
     bandwidth = accelerator.memory.bandwidth_bytes_per_s
     if bandwidth is not None:
         lines.append(
