@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as json_module
 import platform
+import signal
 import sys
 import traceback
 from dataclasses import asdict, dataclass
@@ -149,7 +150,7 @@ class Run:
                 progress=progress,
             )
         _answer(done.as_mapping() if self.json else run_text(done))
-        return 0
+        return EXIT_NO if done.run.diverged else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,10 @@ class Prove:
             raise InputError(
                 "one of EXPERIMENT, --check EVIDENCE and --resume FOLDER is wanted",
                 help="for example: twofold prove examples/stdlib-lm.toml",
+            )
+        if self.experiment is None and (self.retune or self.quick):
+            raise InputError(
+                "--retune and --quick go with an EXPERIMENT", help="leave them out here"
             )
         if self.check is not None:
             return self._check(self.check)
@@ -278,6 +283,7 @@ def _main(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         _answer(f"twofold {__version__}")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         verb = tyro.cli(
             Verb,
@@ -291,7 +297,8 @@ def _main(arguments: list[str]) -> int:
         _say(_error_text(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted; what was finished is kept")
+        _say("interrupted; what was finished is kept: go on with `twofold run FOLDER` or")
+        _say("`twofold prove --resume FOLDER`, the folder being the one named above")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return 0

@@ -110,7 +110,7 @@ def read_json(path: Path, form: type[T]) -> T:
     """Parse a JSON file into a dataclass; unknown keys and wrong types are errors."""
     try:
         mapping = json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"the file is not JSON: {error}", at=str(path), help="check that it is the right file"
         ) from error

@@ -99,7 +99,7 @@ def test_a_precision_seen_at_two_shapes_only_still_has_a_rate() -> None:
     assert 0.5e11 < curve.flop_per_s.value < 2.5e11
 
 
-def test_rounds_are_averaged_and_disturbed_ones_left_out() -> None:
+def test_the_middle_round_counts_and_disturbed_ones_do_not() -> None:
     clean = [row for row in perfect_rows() if row["kind"] == "op"]
     slower = [{**r, "forward_s": 1.2 * r["forward_s"]} for r in clean]
     disturbed = [{**r, "forward_s": 9 * r["forward_s"], "clean_fraction": 0.1} for r in clean]

@@ -20,6 +20,9 @@ _PRIOR_WIDTH = 1.5
 _PRIOR_WEIGHT = 0.05
 _LEAST_HALF, _MOST_HALF = 0.01, 256.0
 _MOST_ABOVE_BEST = 1.5
+_HUBER_PASSES = 5
+_HUBER = 2.0
+_LEAST_SCATTER = 0.01
 _NEWTON_SCHULZ_STEPS = 5
 
 
@@ -61,12 +64,15 @@ def fit_orthogonalise(rows: Sequence[Row], *, source: str, date: str) -> GemmCur
 
 
 def fit_attention(rows: Sequence[Row]) -> AttentionCurve:
-    """Non-negative least squares on relative error; forward and backward apart."""
+    """Non-negative least squares on relative error; forward and backward apart.
+
+    Backward is a difference of two times, so its errors are weighed against the longer of them.
+    """
     terms = np.array([_attention_terms(row) for row in rows])
     forward_s = np.array([row["forward_s"] for row in rows])
-    backward_s = np.maximum(np.array([row["training_s"] for row in rows]) - forward_s, 1e-9)
-    forward, forward_error = _fit_relative(terms, forward_s)
-    backward, backward_error = _fit_relative(terms, backward_s)
+    training_s = np.array([row["training_s"] for row in rows])
+    forward, forward_error = _fit_relative(terms, forward_s, forward_s)
+    backward, backward_error = _fit_relative(terms, training_s - forward_s, training_s)
     return AttentionCurve(
         kernel=rows[0]["kernel"],
         precision=rows[0]["precision"],
@@ -177,17 +183,29 @@ def _attention_terms(row: Row) -> tuple[float, float, float, float]:
     return (1.0, queries * row["seq"], channels * row["seq"], channels)
 
 
-def _fit_relative(terms: Array, times_s: Array) -> tuple[tuple[float, float, float, float], float]:
+def _fit_relative(
+    terms: Array, times_s: Array, scale_s: Array
+) -> tuple[tuple[float, float, float, float], float]:
+    """Coefficients >= 0 of the terms, and the scatter about them, both relative to `scale_s`.
+
+    Points that lie far off are weighed down in further passes (Huber's weights), since
+    a disturbed point is off by a factor and not by its noise.
+    """
     from scipy.optimize import nnls  # type: ignore[attr-defined]
 
     if len(times_s) < _FEW_SHAPES:
-        product_s = float(np.median(times_s / terms[:, 2]))
+        product_s = max(0.0, float(np.median(times_s / terms[:, 2])))
         return (0.0, 0.0, product_s, 0.0), 0.5
-    scale = terms.max(axis=0)
-    solution, _ = nnls(terms / scale / times_s[:, None], np.ones(len(times_s)))
-    values = solution / scale
-    error = float(np.std(np.log(np.maximum(terms @ values, 1e-12) / times_s)))
-    return (float(values[0]), float(values[1]), float(values[2]), float(values[3])), error
+    unit = terms.max(axis=0)
+    weights = np.ones(len(times_s))
+    for _ in range(_HUBER_PASSES):
+        root = np.sqrt(weights) / scale_s
+        solution, _ = nnls(terms / unit * root[:, None], times_s * root)
+        off = np.abs(terms / unit @ solution - times_s) / scale_s
+        middle = max(float(np.median(off)), _LEAST_SCATTER)
+        weights = np.minimum(1.0, _HUBER * middle / np.maximum(off, 1e-12))
+    a, b, c, d = (float(value) for value in solution / unit)
+    return (a, b, c, d), float(1.48 * np.median(off))
 
 
 def _rising(values: Array) -> tuple[float, ...]:

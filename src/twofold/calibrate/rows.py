@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def merge_rounds(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each thing measured: the mean of its undisturbed rounds.
+    """One row for each thing measured: the median of its undisturbed rounds.
 
     Where every round was disturbed the one least so stands: other processes only add time.
     """
@@ -59,7 +60,7 @@ def _merged(same: Sequence[Row]) -> dict[str, Any]:
     for name in (*_TIMES, "spread"):
         values = [row[name] for row in chosen if row.get(name) is not None]
         if values:
-            merged[name] = sum(values) / len(values)
+            merged[name] = statistics.median(values)
     return merged
 
 

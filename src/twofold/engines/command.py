@@ -7,6 +7,7 @@ with one group each that are searched in its output.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from twofold.launch import Finished, Job
 Reported = Literal[
     "step_time_s", "step_time_ms", "train_s", "tokens", "tokens_per_s", "loss", "test_loss"
 ]
+_WALL_TOLERANCE = 1.02
 REPORTED: tuple[str, ...] = get_args(Reported)
 
 
@@ -68,6 +70,22 @@ class Command:
                     at=f"command '{self.argv}', patterns.{name}",
                     help="put exactly the number in one pair of parentheses",
                 )
+        for option, value, least in (
+            ("discard_steps", self.discard_steps, 0),
+            ("tokens_per_step", self.tokens_per_step, 1),
+        ):
+            if value is not None and value < least:
+                raise InputError(
+                    f"{option} is {value}",
+                    at=f"command '{self.argv}'",
+                    help=f"use at least {least}",
+                )
+        if not 0 < self.timeout_s < math.inf:
+            raise InputError(
+                f"timeout_s is {self.timeout_s}",
+                at=f"command '{self.argv}'",
+                help="use a positive number of seconds",
+            )
         named = set(self.fields) | set(self.patterns)
         if not named & {"step_time_s", "step_time_ms", "train_s", "tokens_per_s"}:
             raise InputError(
@@ -83,15 +101,7 @@ def command_job(
     name: str, command: Command, folder: Path, *, seed: int, working_folder: Path | None = None
 ) -> Job:
     """The command with its placeholders filled; it starts in the current folder unless told."""
-    try:
-        words = shlex.split(command.argv)
-    except ValueError as error:
-        raise InputError(
-            f"the command cannot be split into words: {error}",
-            at=f"arm '{name}', command",
-            help="check its quotes",
-        ) from error
-    argv = tuple(_fill(word, folder, seed) for word in words)
+    argv = tuple(_fill(word, folder, seed) for word in command_words(name, command))
     return Job(
         name=name,
         argv=argv,
@@ -99,6 +109,18 @@ def command_job(
         working_folder=working_folder,
         timeout_s=command.timeout_s,
     )
+
+
+def command_words(name: str, command: Command) -> list[str]:
+    """The command as a shell would split it; nothing else of a shell is used."""
+    try:
+        return shlex.split(command.argv)
+    except ValueError as error:
+        raise InputError(
+            f"the command cannot be split into words: {error}",
+            at=f"arm '{name}', command",
+            help="check its quotes",
+        ) from error
 
 
 def read_command_run(
@@ -123,10 +145,19 @@ def read_command_run(
     step_times_s = series.get("step_time_s") or [
         value / 1e3 for value in series.get("step_time_ms", [])
     ]
-    kept_s = step_times_s[command.discard_steps :] or step_times_s
+    kept_s = step_times_s[command.discard_steps :]
+    if step_times_s and not kept_s:
+        raise JobFailed(
+            f"all {len(step_times_s)} steps it reported are discarded as warm-up",
+            at=f"arm '{job.name}', discard_steps",
+            help="run more steps, or discard fewer",
+        )
     num_steps, tokens, train_s = _extent(command, job, series, step_times_s, kept_s)
+    _check_time(job, finished, train_s, step_times_s)
     losses = series.get("loss", [])
     test_losses = series.get("test_loss", [])
+    diverged = not all(math.isfinite(loss) for loss in losses + test_losses)
+    losses = [loss for loss in losses if math.isfinite(loss)]
     points = _points(losses, tokens, train_s)
     return Run(
         tokens=tokens,
@@ -137,11 +168,29 @@ def read_command_run(
         step_times_s=tuple(kept_s),
         train_loss=losses[-1] if losses else None,
         tune_loss=None,
-        test_loss=test_losses[-1] if test_losses else None,
+        test_loss=test_losses[-1] if test_losses and not diverged else None,
         peak_memory_bytes=None,
         num_parameters=None,
         curve=thin_curve(points),
+        diverged=diverged,
     )
+
+
+def _check_time(job: Job, finished: Finished, train_s: float, step_times_s: list[float]) -> None:
+    """A time must be a positive number, and no more than the clock on the wall saw pass."""
+    if not all(0 < time_s < math.inf for time_s in [train_s, *step_times_s]):
+        raise JobFailed(
+            "a time it reported is not a positive number",
+            at=f"arm '{job.name}'",
+            help="check the pattern or field; a step of 0.0 ms needs more digits",
+        )
+    reported_s = max(train_s, sum(step_times_s))
+    if reported_s > _WALL_TOLERANCE * finished.wall_s:
+        raise JobFailed(
+            f"it reported {reported_s:.4g} s of training, but ran for {finished.wall_s:.4g} s",
+            at=f"arm '{job.name}'",
+            help="check the unit: step_time_s is in seconds, step_time_ms in milliseconds",
+        )
 
 
 def _extent(

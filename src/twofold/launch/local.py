@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,8 @@ Row = dict[str, Any]
 _POLL_S = 0.05
 _GRACE_S = 20.0
 _LAST_LINES = 20
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def run_job(job: Job, on_row: Callable[[Row], None] | None = None) -> Finished:
@@ -75,6 +79,7 @@ def _start(job: Job, log: Any, started_at: float) -> subprocess.Popen[bytes]:
             env=environment,
             cwd=job.working_folder,
             start_new_session=True,
+            preexec_fn=_die_with_parent,
         )
     except OSError as error:
         raise InputError(
@@ -82,6 +87,12 @@ def _start(job: Job, log: Any, started_at: float) -> subprocess.Popen[bytes]:
             at=f"job '{job.name}'",
             help="check the command and the folder it starts in",
         ) from error
+
+
+def _die_with_parent() -> None:
+    """Runs in the child before it starts: if we are killed, it is killed (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _Follower:

@@ -38,6 +38,7 @@ class Arena:
     progress: Progress
     evaluation_tokens: int
     energy: EnergySource
+    working_folder: Path
 
 
 def run_order(num_arms: int, block: int) -> list[int]:
@@ -211,7 +212,13 @@ def _run_command(
     position: int,
 ) -> Sample:
     assert contestant.command is not None
-    job = command_job(contestant.arm.name, contestant.command, folder, seed=seed)
+    job = command_job(
+        contestant.arm.name,
+        contestant.command,
+        folder,
+        seed=seed,
+        working_folder=arena.working_folder,
+    )
     windows = _Windows(arena.energy.counter)
     windows.begin()
     log_start = job.log.stat().st_size if job.log.exists() else 0

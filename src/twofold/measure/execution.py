@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from twofold.document import read_plan, write_json
 from twofold.engines import Run, embedded_job, read_run
-from twofold.engines.embedded import check_finished
-from twofold.errors import EnvironmentLack, InputError
+from twofold.engines.embedded import check_finished, read_rows
+from twofold.errors import InputError
 from twofold.host import describe_host, git_commit
 from twofold.launch import run_job
+from twofold.measure.folders import free_folder
 from twofold.measure.progress import Progress
 
 
@@ -44,16 +45,13 @@ def execute_plan(
                 "the folder holds no plan.json", at=str(folder), help="name a run folder"
             )
     else:
-        folder = runs / f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}-{path.stem}"
+        folder = free_folder(runs, path.stem)
     document = read_plan(folder / "plan.json" if path.is_dir() else path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentLack(
-            f"the run folder cannot be made: {error.strerror}",
-            at=str(folder),
-            help="check permission, or name another place with --runs",
-        ) from error
+    guess = document.estimate
+    predicted_s = guess.outcome.step_time_s if guess else None
+    if _has_ended(folder):
+        progress.note("this run has ended; nothing is left to do")
+        return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
     write_json(
         folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
     )
@@ -63,12 +61,12 @@ def execute_plan(
     )
     finished = run_job(job, progress.detail)
     if finished.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
-        progress.note(f"saved; go on with: twofold run {folder}")
+        progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
         raise KeyboardInterrupt
     check_finished(job, finished)
-    guess = document.estimate
-    return Executed(
-        folder=folder,
-        run=read_run(folder),
-        predicted_step_time_s=guess.outcome.step_time_s if guess else None,
-    )
+    return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+
+
+def _has_ended(folder: Path) -> bool:
+    path = folder / "metrics.jsonl"
+    return path.is_file() and any(row.get("event") == "end" for row in read_rows(path))

@@ -8,6 +8,8 @@ candidates competes with the one that tuning found best.
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from twofold.errors import InputError
 from twofold.model import Model
 from twofold.units import parse_seconds
 from twofold.workload import Recipe
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Maths = Literal["default", "fastest", "planned"]
 Kind = Literal["same maths", "same loss"]
@@ -117,6 +121,9 @@ class Experiment:
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for place, name in [("name", self.name), *((f"arms.{name}", name) for name in self.arms)]:
+            if not _NAME.fullmatch(name):
+                _refuse(place, f"'{name}' cannot name a folder", "use letters, digits, . _ and -")
         if not self.comparisons:
             _refuse("comparisons", "nothing is compared", "add [[comparisons]]")
         for comparison in self.comparisons:
@@ -129,7 +136,7 @@ class Experiment:
                     )
         for name, arm in self.arms.items():
             self._check_arm(name, arm)
-        if not self.quality.margin > 0:
+        if not 0 < self.quality.margin < math.inf:
             _refuse("quality.margin", f"it is {self.quality.margin}", "use a positive number")
         if self.budget.blocks < 3:
             _refuse("budget.blocks", f"it is {self.budget.blocks}", "at least 3 give an interval")

@@ -77,6 +77,12 @@ def make_plan(
         )
     progress.note("preparing the text")
     corpus = prepare_corpus(text)
+    if corpus.vocab > written.model.vocab:
+        raise InputError(
+            f"the text has token {corpus.vocab - 1}, the model a vocabulary of {model.vocab}",
+            at=f"{path}, model.vocab",
+            help=f"use a vocabulary of at least {corpus.vocab}",
+        )
     workload = Train(
         text=text, tokens=tokens, seq_len=seq_len, recipe=recipe, text_hash=corpus.text_hash
     )
@@ -123,6 +129,12 @@ def read_model_file(path: Path) -> ModelFile:
         raise InputError(
             f"the file is not TOML: {error}", at=str(path), help="correct it"
         ) from error
+    if "model" not in mapping:
+        raise InputError(
+            "the file has no [model]",
+            at=str(path),
+            help="name a model file; an experiment goes to `twofold prove`",
+        )
     if isinstance(mapping.get("model"), dict):
         mapping["model"].setdefault("name", path.stem)
     return from_mapping(mapping, ModelFile, at=str(path))

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from twofold import __version__
-from twofold.document import from_mapping, read_text
+from twofold.document import from_mapping, read_text, write_text
+from twofold.engines.command import command_words
 from twofold.errors import EnvironmentLack, InputError
 from twofold.evidence import SCHEMA_VERSION, derive, predictions_hash, write_evidence
 from twofold.evidence.derive import derive_noise_floor
@@ -35,6 +38,7 @@ from twofold.measure.contestants import (
     restored_contestant,
 )
 from twofold.measure.experiment import Experiment, read_experiment
+from twofold.measure.folders import free_folder
 from twofold.measure.ledger import Ledger
 from twofold.measure.progress import Progress
 from twofold.measure.threats import threats
@@ -72,7 +76,9 @@ def prove(
     """Run an experiment from the start. `fleet` is needed where arms run in the runtime here."""
     experiment, written = read_experiment(experiment_path)
     started = time.perf_counter()
-    folder = _new_folder(runs, experiment.name)
+    _find_programs(experiment)
+    folder = free_folder(runs, experiment.name)
+    progress.note(f"proof folder: {folder}")
     ledger = Ledger(runs / f"{experiment.name}.ledger.jsonl")
     ledger.add("proof", f"{folder.name}{' (smoke test)' if quick else ''}", seed=seed)
     tuned, corpus = _prepare(experiment, progress)
@@ -88,7 +94,11 @@ def prove(
         draft,
         samples=noise,
         planned_blocks=planned,
-        environment={**draft.environment, "first_seed": seed},
+        environment={
+            **draft.environment,
+            "first_seed": seed,
+            "working_folder": str(Path.cwd()),
+        },
     )
     write_evidence(draft, folder / "proof.json")
     ledger.add("planned", f"{planned} blocks", seed=seed)
@@ -110,7 +120,10 @@ def resume(folder: Path, *, progress: Progress, fleet: Fleet | None) -> Proof:
     contestants = [restored_contestant(arm, experiment) for arm in draft.arms]
     ledger = Ledger(folder.parent / f"{experiment.name}.ledger.jsonl")
     ledger.add("resumed", folder.name)
-    arena = _arena(experiment, folder, ledger, progress, fleet)
+    working_folder = Path(str(draft.environment["working_folder"]))
+    arena = replace(
+        _arena(experiment, folder, ledger, progress, fleet), working_folder=working_folder
+    )
     return _finish(draft, contestants, arena, time.perf_counter())
 
 
@@ -120,9 +133,10 @@ def _finish(
     """Run the blocks that are missing, then derive and write the evidence."""
     folder = arena.folder
     first_seed = int(draft.environment["first_seed"])
-    samples = _read_samples(folder / "samples.jsonl")
-    done = len({sample.block for sample in samples})
-    for block in range(done, draft.planned_blocks):
+    samples = _whole_blocks(_read_samples(folder / "samples.jsonl"), draft)
+    _rewrite_samples(folder / "samples.jsonl", samples)
+    done = {sample.block for sample in samples}
+    for block in [block for block in range(draft.planned_blocks) if block not in done]:
         arena.progress.advance("blocks", block, draft.planned_blocks)
         fresh = run_block(
             arena,
@@ -313,21 +327,22 @@ def _arena(
         progress=progress,
         evaluation_tokens=experiment.quality.evaluation_tokens,
         energy=source,
+        working_folder=Path.cwd(),
     )
 
 
-def _new_folder(runs: Path, name: str) -> Path:
-    stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    folder = runs / f"{stamp}-{name}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise EnvironmentLack(
-            f"the proof folder cannot be made: {error.strerror}",
-            at=str(folder),
-            help="check permission and free space, or name another with --runs",
-        ) from error
-    return folder
+def _find_programs(experiment: Experiment) -> None:
+    """Every command's program must be there before the first of them is run for minutes."""
+    for name, arm in experiment.arms.items():
+        if arm.command is None:
+            continue
+        program = command_words(name, arm.command)[0]
+        if shutil.which(program) is None:
+            raise InputError(
+                f"there is no program '{program}'",
+                at=f"arm '{name}', command",
+                help="check its name and PATH; a relative path starts from the current folder",
+            )
 
 
 def _refuse_used_seeds(tuned: Tuned | None, seed: int, blocks: int) -> None:
@@ -341,11 +356,10 @@ def _refuse_used_seeds(tuned: Tuned | None, seed: int, blocks: int) -> None:
 
 
 def _append_samples(path: Path, samples: Sequence[Sample]) -> None:
-    """One write a block, so that a block is there whole or not at all."""
-    text = "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
+    """One write a block; what a full disk tears is dropped when the proof is resumed."""
     try:
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(_as_lines(samples))
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -354,6 +368,23 @@ def _append_samples(path: Path, samples: Sequence[Sample]) -> None:
             at=str(path),
             help="free some space, then `twofold prove --resume` this folder",
         ) from error
+
+
+def _rewrite_samples(path: Path, samples: Sequence[Sample]) -> None:
+    """Leave only what counts in the file, before more is appended."""
+    if path.exists():
+        write_text(path, _as_lines(samples))
+
+
+def _as_lines(samples: Sequence[Sample]) -> str:
+    return "".join(json.dumps(asdict(sample)) + "\n" for sample in samples)
+
+
+def _whole_blocks(samples: Sequence[Sample], draft: Evidence) -> list[Sample]:
+    """Samples of the blocks in which every arm ran at every length."""
+    wanted = sum(len(arm.lengths_tokens) for arm in draft.arms)
+    found = Counter(sample.block for sample in samples)
+    return [sample for sample in samples if found[sample.block] == wanted]
 
 
 def _read_samples(path: Path) -> list[Sample]:

@@ -27,11 +27,7 @@ def threats(evidence: Evidence) -> list[str]:
         )
     if evidence.target_origin.endswith("(another Python version)"):
         found.append("The recipes were tuned on the text of another Python version.")
-    if any(arm.command is not None for arm in evidence.arms):
-        found.append(
-            "What a command computes is known to its author alone; Twofold read only its times "
-            "and losses."
-        )
+    found += _of_commands(evidence)
     if evidence.energy_grade not in ("measured", "host-attributed"):
         found.append("No energy was measured; nothing is claimed about it.")
     if evidence.smoke:
@@ -39,6 +35,28 @@ def threats(evidence: Evidence) -> list[str]:
     found.append(
         "The content hashes find corruption, not forgery: whoever can write the file can hash it."
     )
+    return found
+
+
+def _of_commands(evidence: Evidence) -> list[str]:
+    commands = [arm for arm in evidence.arms if arm.command is not None]
+    if not commands:
+        return []
+    found = [
+        "What a command computes is known to its author alone; Twofold read only the times and "
+        "losses it reported."
+    ]
+    for arm in commands:
+        runs = [s for s in evidence.samples if s.arm == arm.name]
+        wall_s = sum(s.train_s + s.startup_s for s in runs)
+        if wall_s > 0:
+            share = sum(s.train_s for s in runs) / wall_s
+            found.append(
+                f"'{arm.name}' reported {share:.0%} of its wall time as its steps; the rest is "
+                "start-up, warm-up steps and evaluation, shown as start-up."
+            )
+        if "{seed}" not in (arm.command or ""):
+            found.append(f"'{arm.name}' takes no seed: its runs repeat one seed, not several.")
     return found
 
 

@@ -204,25 +204,7 @@ def _memory_columns(
     windows = workload.num_steps * workload.recipe.global_batch
     text_bytes = min(_TEXT_BYTES, windows * _FAULT_AROUND_BYTES)
     casts = np.array([memory.cast_bytes(rows, plan.precision) for plan in plans])
-    activations, working = np.empty(len(plans)), np.empty(len(plans))
-    for index, plan in enumerate(plans):
-        tokens = np.array([float(plan.micro_batch * workload.seq_len)])
-        activations[index] = memory.saved_bytes(
-            rows,
-            tokens,
-            workload.seq_len,
-            precision=plan.precision,
-            level=plan.recompute,
-            attention=plan.attention,
-        )[0]
-        working[index] = memory.working_bytes(
-            rows,
-            tokens,
-            workload.seq_len,
-            precision=plan.precision,
-            level=plan.recompute,
-            attention=plan.attention,
-        )[0]
+    activations, working = _activation_columns(rows, workload.seq_len, plans)
     heap = np.array([_heap_factor(curves, plan, on_host=on_host) for plan in plans])
     live = activations + working + weights
     columns = {
@@ -236,6 +218,24 @@ def _memory_columns(
         "heap": (heap - 1.0) * live,
     }
     return {part: columns[part] for part in MEMORY_PARTS}
+
+
+def _activation_columns(
+    rows: Sequence[Operator], seq_len: int, plans: Sequence[Plan]
+) -> tuple[Array, Array]:
+    """Kept and transient bytes of each plan; what plans share is computed once."""
+    kinds = [(p.precision, p.attention, p.recompute, p.micro_batch) for p in plans]
+    held: dict[tuple[str, str, str, int], tuple[float, float]] = {}
+    for kind in dict.fromkeys(kinds):
+        precision, attention, level, micro_batch = kind
+        tokens = np.array([float(micro_batch * seq_len)])
+        saved, working = (
+            of(rows, tokens, seq_len, precision=precision, level=level, attention=attention)[0]
+            for of in (memory.saved_bytes, memory.working_bytes)
+        )
+        held[kind] = float(saved), float(working)
+    columns = np.array([held[kind] for kind in kinds])
+    return columns[:, 0], columns[:, 1]
 
 
 def _heap_factor(curves: Curves, plan: Plan, *, on_host: bool) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,14 @@ def claim_text(evidence: Evidence, *, report: str, evidence_path: str) -> str:
     if floor is not None:
         lines.append(f"noise (A/A)  {_ratio(floor.ratio)}; {len(floor.ratio.pairs)} pairs")
     lines += [line for result in derived.results for line in _result(evidence, result)]
-    lines += ["", f"report: {report}", f"re-check: twofold prove --check {evidence_path}"]
+    attempts = sum(entry.event == "proof" for entry in evidence.ledger)
+    if attempts > 1:
+        lines += [
+            "",
+            f"attempt {attempts} at this experiment; the ledger in the report has them all",
+        ]
+    lines += ["", f"report: {report}"]
+    lines.append(f"re-check: twofold prove --check {shlex.quote(evidence_path)}")
     return "\n".join(lines)
 
 
@@ -84,7 +92,7 @@ def plan_text(made: MadePlan, path: str) -> str:
         seconds = chosen["measured_run_s"] or chosen["predicted_run_s"]
         kind = "measured" if chosen["measured_run_s"] else "predicted"
         lines += ["", f"{chosen['plan']}: {format_seconds(seconds)} for the whole run ({kind})"]
-    lines += [f"written: {path}", f"next: twofold run {path}"]
+    lines += [f"written: {path}", f"next: twofold run {shlex.quote(path)}"]
     return "\n".join(lines)
 
 

@@ -14,6 +14,8 @@ import shutil
 import sysconfig
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -227,7 +229,7 @@ def _write(
         num_documents=num_documents,
         num_duplicates=num_duplicates,
     )
-    try:
+    with _writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="text-", dir=folder.parent))
         try:
@@ -238,17 +240,30 @@ def _write(
                 scratch.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+    return corpus
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise EnvironmentLack(
             f"the prepared text cannot be written: {error}",
             at=str(folder),
             help="free some space, or set TWOFOLD_HOME to a folder you may write to",
         ) from error
-    return corpus
 
 
 def _from_shards(source: Path) -> Corpus:
     """A user's own token files, used in place; `val.bin` alone is halved into tune and test."""
+    for path in sorted(source.glob("*.bin")):
+        if path.stat().st_size % 2:
+            raise InputError(
+                f"{path.stat().st_size} bytes are not whole uint16 tokens",
+                at=str(path),
+                help="write tokens as little-endian uint16",
+            )
     arrays: dict[str, NDArray[np.uint16]] = {
         name: np.memmap(source / f"{name}.bin", dtype="<u2", mode="r")
         for name in ("train", "tune", "test", "val")
@@ -270,11 +285,14 @@ def _from_shards(source: Path) -> Corpus:
 def _write_shards(arrays: dict[str, NDArray[np.uint16]]) -> Corpus:
     key = hashlib.sha256(b"".join(_content_hash(arrays[p].tobytes()) for p in PARTS)).hexdigest()
     folder = cache_folder() / f"shards-{key[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        target = folder / f"{part}.bin"
-        if not target.exists():
-            arrays[part].tofile(target)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in PARTS:
+            target = folder / f"{part}.bin"
+            if not target.exists():
+                scratch = target.with_suffix(f".{os.getpid()}")
+                arrays[part].tofile(scratch)
+                scratch.replace(target)
     return _describe_shards(folder, arrays)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import time
@@ -38,12 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(tasks: list[Task], device: torch.device, seconds: float, out: Path) -> None:
-    """Run the tasks in rounds, so that a disturbance does not hit all repetitions of one.
+    """Run the tasks in rounds, each in an order of its own, so that a disturbance or a drift of
+    the machine falls on a few repetitions of many things and not on all of one.
 
     Every task runs once, whatever it takes; further rounds only while there is time left.
     A task that the device or framework does not support leaves a row that says so.
     """
-    rounds = [task for index in range(ROUNDS) for task in tasks if task.rounds > index]
+    rounds = in_rounds(tasks)
     end_s = time.perf_counter() + seconds
     with out.open("a", encoding="utf-8") as stream:
         for done, task in enumerate(rounds):
@@ -56,6 +58,18 @@ def measure(tasks: list[Task], device: torch.device, seconds: float, out: Path) 
                 stream.write(json.dumps(row) + "\n")
             stream.flush()
         _report(len(rounds), len(rounds), "done")
+
+
+def in_rounds(tasks: list[Task]) -> list[Task]:
+    """All rounds after one another, each shuffled within its numbers of threads; the order is
+    the same on every machine."""
+    order = random.Random(0)
+    rounds: list[Task] = []
+    for index in range(ROUNDS):
+        due = [task for task in tasks if task.rounds > index]
+        order.shuffle(due)
+        rounds += sorted(due, key=lambda task: task.threads)
+    return rounds
 
 
 def _attempt(task: Task, bench: Bench) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,7 +30,7 @@ from twofold.runtime.probe.system import (
 from twofold.runtime.probe.timing import Bench, Row
 from twofold.runtime.probe.updates import UPDATES, probe_batch, probe_update
 
-ROUNDS = 2
+ROUNDS = 3
 _HOPELESS_RATIO = 4.0
 
 _CPU_LINEAR: tuple[LinearShape, ...] = (
@@ -87,11 +87,14 @@ _BATCH_TOKENS = (2**9, 2**12, 2**15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One measurement. `rounds` is how often it is repeated, far apart in time."""
+    """One measurement. `rounds` is how often it is repeated, far apart in time. Tasks of equal
+    `threads` run after one another: changing the number is slow; 0 for what uses none of ours.
+    """
 
     what: str
     run: Callable[[Bench], list[Row]]
     rounds: int = ROUNDS
+    threads: int = 0
 
 
 def plan_tasks(device: torch.device) -> list[Task]:
@@ -112,12 +115,12 @@ def plan_tasks(device: torch.device) -> list[Task]:
         Task(what="all-reduce of two processes", run=probe_all_reduce, rounds=1),
     ]
     for threads in (1,) if gpu else thread_counts(usable_threads()):
-        tasks.append(
-            Task(what=f"memory copy, {_threads(threads)}", run=partial(probe_copy, threads=threads))
-        )
-        tasks += _update_tasks(threads, gpu=gpu)
+        run_copy = partial(probe_copy, threads=threads)
+        block = [Task(what=f"memory copy, {_threads(threads)}", run=run_copy)]
+        block += _update_tasks(threads, gpu=gpu)
         for precision in precisions:
-            tasks += _precision_tasks(precision, threads, gpu=gpu, hopeless=hopeless[precision])
+            block += _precision_tasks(precision, threads, gpu=gpu, hopeless=hopeless[precision])
+        tasks += [replace(task, threads=threads) for task in block]
     return tasks
 
 

@@ -14,7 +14,7 @@ import torch
 Row = dict[str, Any]
 """One measurement, flat, ready for JSON. `kind` says which other keys there are."""
 
-_LEAST_REPEATS = 3
+_LEAST_REPEATS = 2
 _MOST_REPEATS = 200
 _PATIENCE = 2.0
 _MOST_CORRECTION = 3.0
@@ -55,7 +55,7 @@ class Timing:
 
 
 def time_call(bench: Bench, call: Callable[[], object]) -> Timing:
-    """Time `call` after one untimed run, for about `bench.seconds`, at least three times.
+    """Time `call` after one untimed run, for about `bench.seconds`, at least twice.
 
     Undisturbed repetitions alone are used where there are enough, and are waited for as long
     again; otherwise all are, each less the time it waited for a core. A call that

@@ -53,6 +53,7 @@ def _run(arguments: argparse.Namespace) -> None:
             "PyTorch is not installed", help="pip install 'twofold[torch]'"
         ) from error
     from twofold.document import read_plan
+    from twofold.runtime.train.lock import alone_in
     from twofold.runtime.train.loop import InterruptedRunError, RunOptions, request_stop, train
     from twofold.workload import prepare_corpus
 
@@ -77,7 +78,8 @@ def _run(arguments: argparse.Namespace) -> None:
                 help="bring back the text, or plan again on the one that is here",
             )
         try:
-            train(document, corpus, path.parent, options, began)
+            with alone_in(path.parent):
+                train(document, corpus, path.parent, options, began)
         except InterruptedRunError as stopped:
             print(json.dumps({"interrupted": str(stopped)}), file=sys.stderr)
             sys.exit(130)

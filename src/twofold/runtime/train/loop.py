@@ -107,6 +107,7 @@ def _train_steps(
     workload, recipe = document.workload, document.workload.recipe
     batches = Batches(corpus.tokens("train"), workload.seq_len, document.seed)
     times_s: list[float] = []
+    done = steps.start
     reset_peak_memory(stepper.device)
     cpu_start_s = time.process_time()
     clock = Clock(clock_s)
@@ -117,6 +118,7 @@ def _train_steps(
         stepper.set_rates(fraction)
         loss, norm = stepper.step(batches.batch(step * recipe.global_batch, recipe.global_batch))
         loss_value = float(loss)
+        done = step + 1
         now_s = clock.elapsed_s()
         times_s.append(now_s - began_s)
         metrics.write(
@@ -143,12 +145,14 @@ def _train_steps(
             if stop_requested():
                 raise InterruptedRunError(f"step {step + 1} of {steps.stop}")
     train_s = clock.elapsed_s()
-    metrics.write({"event": "trained", "step": steps.stop, "train_s": train_s})
+    metrics.write({"event": "trained", "step": done, "train_s": train_s})
+    if options.checkpoint_every_s is not None and done == steps.stop:
+        checkpoints.save(done, train_s)
     return {
         "train_s": train_s,
         "cpu_s": time.process_time() - cpu_start_s,
-        "tokens": steps.stop * workload.tokens_per_step,
-        "num_steps": steps.stop,
+        "tokens": done * workload.tokens_per_step,
+        "num_steps": done,
         "step_time_median_s": statistics.median(times_s) if times_s else None,
         "peak_memory_bytes": peak_memory_bytes(stepper.device),
     }

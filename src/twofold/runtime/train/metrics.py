@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from twofold.document import write_text
 from twofold.errors import EnvironmentLack
 
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ class MetricsFile:
                 continue
             if keep_steps and row.get("step", keep_steps + 1) <= keep_steps:
                 kept.append(line)
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
     def _guarded(self, action: Any) -> None:
         try:
