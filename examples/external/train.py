@@ -13,7 +13,7 @@ from torch import nn
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--steps", type=int, default=40)
+parser.add_argument("--steps", type=int, default=15)
 parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
 parser.add_argument("--sleep-ms", type=float, default=0.0, help="a planted slowdown")
 options = parser.parse_args()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from twofold.evidence import derive, predictions_hash, write_evidence
 from twofold.evidence.records import Arm, Evidence, LedgerEntry, Prediction, Sample
@@ -27,6 +27,11 @@ LENGTH_FRACTIONS = (0.7, 1.0, 1.4)
 FIXED_LENGTH = 1
 FLOP_PER_TOKEN = 6.4e6
 ROOF_FLOP_PER_S = {"fp32": 180e9, "bf16": 400e9}
+COMPARISONS: tuple[tuple[Literal["same maths", "same loss"], str, str], ...] = (
+    ("same maths", "same-maths", "naive"),
+    ("same loss", "twofold", "naive"),
+    ("same loss", "twofold", "sensible"),
+)
 FAST = {"precision": "bf16", "attention": "explicit", "optimizer_kernel": "fused"}
 
 
@@ -118,11 +123,7 @@ def build(
         target_loss=2.17,
         target_origin="the naive baseline's tune loss at its fixed length",
         margin=0.03,
-        comparisons=[
-            ("same maths", "same-maths", "naive"),
-            ("same loss", "twofold", "naive"),
-            ("same loss", "twofold", "sensible"),
-        ],
+        comparisons=list(COMPARISONS),
         arms=arms,
         samples=samples,
         predictions_hash=predictions_hash(arms),
@@ -150,14 +151,17 @@ def build(
                 "packages": {"torch": "2.13.0", "numpy": "2.4.6"},
             }
         },
-        experiment={"name": "synthetic", "text": "stdlib"},
-        ledger=[
-            LedgerEntry(
-                time="2026-11-24T06:31:00+00:00", event="done", arm=s.arm, block=s.block,
-                seed=s.seed, detail=f"{s.role} length {s.length}",
-            )
-            for s in samples
-        ],
+        experiment={
+            "name": "synthetic",
+            "workload": {"text": "stdlib", "seq_len": SEQ_LEN},
+            "quality": {"margin": 0.03},
+            "arms": {name: {"title": truth.title} for name, truth in TRUTH.items()},
+            "comparisons": [
+                {"kind": kind, "arm": arm, "baseline": baseline}
+                for kind, arm, baseline in COMPARISONS
+            ],
+        },
+        ledger=_ledger(blocks),
         planned_blocks=blocks,
         wall_s=sum(s.train_s + s.startup_s for s in samples),
         threats=["One small model on one machine; the gain of the recipe falls with size."],
@@ -273,6 +277,26 @@ def _sample(
         energy_j=8.0 * train_s, load_before=1.6, load_after=2.1, steal_fraction=0.004,
         curve=curve, run=f"{role}-{block}-{name}-{length}",
     )  # fmt: skip
+
+
+def _ledger(blocks: int) -> list[LedgerEntry]:
+    """As `twofold prove` leaves it: the proof is begun, then created, then every run is told."""
+    begun = LedgerEntry(
+        time="2026-11-24T06:29:30+00:00", event="proof", arm="", block=-1, seed=100,
+        detail="2026-11-24-062930-synthetic",
+    )  # fmt: skip
+    return [
+        begun,
+        *(
+            LedgerEntry(
+                time="2026-11-24T06:31:00+00:00", event=event, arm=name, block=block,
+                seed=100 + block, detail="",
+            )
+            for block in range(blocks)
+            for name in TRUTH
+            for event in ("started", "finished")
+        ),
+    ]  # fmt: skip
 
 
 def _tuning() -> dict[str, Any]:

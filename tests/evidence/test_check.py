@@ -22,6 +22,16 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "evidence.json"
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of a file of few samples."""
+    path = tmp_path_factory.mktemp("small") / "evidence.json"
+    evidence = build(blocks=3, aa_pairs=2)
+    bare = [replace(sample, curve=[]) for sample in evidence.samples]
+    write_evidence(replace(evidence, samples=bare, arm_roofline={}), path)
+    return path.read_text()
+
+
 def numbers(value: Any, place: Place = ()) -> Iterator[Place]:
     """The places of all numbers in decoded JSON."""
     if isinstance(value, dict):
@@ -159,6 +169,101 @@ def test_a_dropped_run_must_be_explained_by_the_ledger(path: Path) -> None:
     assert forge(path, replace(dropped, ledger=[*dropped.ledger, entry])) == []
     earlier = replace(entry, time="2026-11-23T07:00:00+00:00")  # of another proof
     assert forge(path, replace(dropped, ledger=[*dropped.ledger, earlier])) != []
+
+
+@pytest.mark.parametrize("event", ["started", "finished"])
+def test_a_run_that_the_ledger_does_not_have_is_found(path: Path, event: str) -> None:
+    evidence = build()
+    index = next(
+        i for i, e in enumerate(evidence.ledger) if (e.event, e.arm, e.block) == (event, "naive", 2)
+    )
+    others = [e for i, e in enumerate(evidence.ledger) if i != index]
+    missing = [f"the ledger does not show that 'naive' {event} in block 2"]
+    assert forge(path, replace(evidence, ledger=others)) == missing
+    earlier = replace(evidence.ledger[index], time="2026-11-23T07:00:00+00:00")  # another proof's
+    assert forge(path, replace(evidence, ledger=[earlier, *others])) == missing
+    failed = replace(evidence.ledger[index], event="failed")  # explains no run that is there
+    assert forge(path, replace(evidence, ledger=[*others, failed])) == missing
+    assert forge(path, replace(evidence, ledger=[])) == []
+
+
+def written(change: Callable[[Any], None]) -> Evidence:
+    evidence = build()
+    experiment = json.loads(json.dumps(evidence.experiment))
+    change(experiment)
+    return replace(evidence, experiment=experiment)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda e: e["comparisons"].reverse(), "the comparisons are"),
+        (lambda e: e["comparisons"].pop(), "the comparisons are"),
+        (lambda e: e["comparisons"][1].update(kind="same maths"), "the comparisons are"),
+        (lambda e: e["quality"].update(margin=0.01), "the margin is 0.03, but the experiment has"),
+        (lambda e: e["quality"].update(margin="0.03"), "the margin is 0.03"),
+        (lambda e: e["arms"].update(slow={}), "the arms are"),
+        (lambda e: e["arms"].pop("sensible"), "the arms are"),
+        (lambda e: e.pop("quality"), "the experiment cannot be read: KeyError 'quality'"),
+        (lambda e: e.update(comparisons=3), "the experiment cannot be read: TypeError"),
+        (lambda e: e.update(comparisons=["x"]), "the experiment cannot be read: TypeError"),
+        (lambda e: e.update(arms=[{}]), "the experiment cannot be read: TypeError"),
+        (lambda e: e.clear(), "the experiment file was not recorded"),
+    ],
+)
+def test_claims_other_than_the_experiments_are_found(
+    path: Path, change: Callable[[Any], None], finding: str
+) -> None:
+    (found,) = forge(path, written(change))
+    assert found.startswith(finding)
+
+
+@pytest.mark.parametrize("value", ["x", [1], 10**300, 10**400, 5e-324])
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("environment", "host"),
+        ("environment", "host", "cores"),
+        ("environment", "host", "cores", "usable"),
+        ("arms", 2, "plan"),
+        ("arms", 2, "plan", "plan"),
+        ("arms", 2, "plan", "plan", "precision"),
+        ("arms", 2, "lengths_tokens", 1),
+        ("samples", -1, "tokens"),
+        ("samples", -1, "num_steps"),
+        ("samples", -1, "block"),
+        ("samples", -1, "train_s"),
+        ("samples", -1, "load_after"),
+        ("planned_blocks",),
+        ("margin",),
+        ("arm_flop_per_token", "twofold"),
+        ("roof_flop_per_s", "bf16"),
+        ("derived", "crossings", 0, "tokens"),
+        ("tuning", "arms"),
+        ("tuning", "seeds"),
+        ("tuning", "arms", "naive", "runs", 0, "score"),
+    ],
+    ids=lambda place: ".".join(map(str, place)) if isinstance(place, tuple) else None,
+)
+def test_whatever_stands_there_is_a_finding_and_no_crash(
+    path: Path, small: str, place: Place, value: Any
+) -> None:
+    envelope = json.loads(small)
+    inner = envelope["evidence"]
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(envelope))
+    try:
+        findings = check(path)
+    except InputError as error:
+        findings = [error.what]
+    assert findings
+
+
+def test_a_plan_of_too_many_blocks_is_not_gone_through(path: Path) -> None:
+    findings = forge(path, rederived(replace(build(), planned_blocks=10**18)))
+    assert "1000000000000000000 planned blocks are more than any proof has" in findings
 
 
 def test_a_run_that_was_not_planned_is_found(path: Path) -> None:

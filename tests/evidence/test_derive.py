@@ -188,6 +188,11 @@ def test_a_gain_within_the_bias_of_the_procedure_is_not_proven() -> None:
 # --- no verdict
 
 
+def test_a_smoke_test_proves_nothing() -> None:
+    smoke = derive(replace(build(derived=False), smoke=True)).results
+    assert {(r.verdict, r.reason) for r in smoke} == {("no verdict", "a smoke test proves nothing")}
+
+
 def verdict_of(evidence: Evidence, arm: str = "twofold") -> tuple[str, str]:
     result = results(evidence)[arm, "naive"]
     return result.verdict, result.reason
@@ -401,6 +406,31 @@ def test_a_run_without_time_is_refused() -> None:
         build(derived=False), lambda s: s.block == 1, lambda s: replace(s, train_s=0.0)
     )
     with pytest.raises(InputError, match="is not a run"):
+        derive(evidence)
+
+
+@pytest.mark.parametrize("host", ["fast", {"cores": 2}, {"cores": {"usable": "2"}}])
+def test_cores_that_cannot_be_read_are_refused(host: object) -> None:
+    evidence = build(derived=False)
+    with pytest.raises(InputError, match="is not a"):
+        derive(replace(evidence, environment={"host": host}))
+
+
+@pytest.mark.parametrize("plan", [{"precision": ["bf16"]}, {"precision": 16}, "bf16"])
+def test_a_precision_that_cannot_be_read_is_refused(plan: object) -> None:
+    evidence = change_arm(
+        build(derived=False), "twofold", lambda a: replace(a, plan={"plan": plan})
+    )
+    with pytest.raises(InputError, match="precision of 'twofold' cannot be read"):
+        derive(evidence)
+
+
+@pytest.mark.parametrize("tokens", [10**320, 10**400])
+def test_numbers_past_what_can_be_computed_are_refused(tokens: int) -> None:
+    evidence = change(
+        build(derived=False), lambda s: s.arm == "twofold", lambda s: replace(s, tokens=tokens)
+    )
+    with pytest.raises(InputError, match="cannot be computed with"):
         derive(evidence)
 
 

@@ -119,7 +119,8 @@ def empty() -> Evidence:
 
 
 def smoke() -> Evidence:
-    return replace(whole(), smoke=True)
+    cut = replace(whole(), smoke=True)
+    return replace(cut, derived=derive(cut))
 
 
 def not_proven() -> Evidence:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.evidence.synthetic import build
 from tests.report import examples
 from twofold.errors import EnvironmentLack
 from twofold.evidence import write_evidence
@@ -265,6 +266,28 @@ def test_lost_attempts_and_earlier_verdicts_are_listed(whole: str) -> None:
     assert examples.whole().threats[0] in said
 
 
+def test_what_the_ledger_shows_of_reruns_is_said() -> None:
+    def said(evidence: Evidence) -> str:
+        return words(section(render_page(evidence), "limits"))
+
+    once = build()
+    assert "Every block ran once." in said(once)
+    assert "no other attempt of this experiment" in said(once)
+    earlier = replace(once.ledger[0], time="2026-11-23T06:00:00+00:00")
+    tried_before = replace(once, ledger=[earlier, *once.ledger])
+    assert "The ledger shows 1 other attempt of this experiment." in said(tried_before)
+    started = once.ledger[1]
+    again = replace(once, ledger=[*once.ledger, started])
+    assert "1 block ran again after an interruption or a failure: 0." in said(again)
+    assert "ran once" not in said(again)
+    of_an_earlier_proof = replace(started, time="2026-11-23T06:00:00+00:00")
+    other = replace(once, ledger=[of_an_earlier_proof, *once.ledger])
+    assert "Every block ran once." in said(other)
+    silent = replace(once, ledger=[e for e in once.ledger if e != started])
+    assert "The ledger does not show every arm started in every block." in said(silent)
+    assert "until it passed" not in said(once)
+
+
 def test_every_lost_attempt_is_listed_however_many() -> None:
     page = render_page(examples.many_runs())
     tables = section(page, "limits").findall(".//table")
@@ -308,6 +331,7 @@ def test_a_smoke_test_is_marked_everywhere_and_claims_nothing() -> None:
     assert banner is not None
     assert words(banner).startswith("Smoke test, not evidence.")
     for card in section(page, "claim").iter("article"):
+        assert "No verdict" in words(card)
         assert "smoke test, not evidence" in words(card)
         assert "not claimed" in words(card)
     assert "moke test" not in render_page(examples.whole())

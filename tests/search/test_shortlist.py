@@ -16,8 +16,7 @@ from twofold.fleet import Fleet
 from twofold.model import Model
 from twofold.perf import estimate
 from twofold.plan import Plan
-from twofold.search import shortlist
-from twofold.search.space import make_levers, refusal
+from twofold.search import legal_plans, shortlist
 from twofold.workload import Train
 
 FLEET = calibrated_fleet()
@@ -32,12 +31,8 @@ def best(
 
 def everything(model: Model, workload: Train, fleet: Fleet) -> list[tuple[float, float]]:
     """(run time, peak memory) of every legal plan, one at a time: the exhaustive truth."""
-    pool = fleet.pools[0]
-    outcomes = [
-        estimate(model, workload, fleet, plan).outcome
-        for plan in make_levers(workload, pool).plans()
-        if refusal(plan, workload, pool.node.accelerator) is None
-    ]
+    plans, _ = legal_plans(workload, fleet.pools[0])
+    outcomes = [estimate(model, workload, fleet, plan).outcome for plan in plans]
     return [(o.time_s, o.peak_memory_bytes or 0.0) for o in outcomes]
 
 

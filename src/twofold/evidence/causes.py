@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twofold.evidence.attribution import Values, factors, interaction
 from twofold.evidence.records import Arm, Evidence, Factor
-from twofold.evidence.runs import Runs, train_s
+from twofold.evidence.runs import Cost, Runs, claim_clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ def attribute(evidence: Evidence, runs: Runs, arm: Arm, baseline: Arm) -> Causes
         "maths": _find(evidence, arm.maths, baseline.recipe),
         "recipe": _find(evidence, baseline.maths, arm.recipe),
     }
-    log_ratios = {frozenset(("maths", "recipe")): _log_ratios(runs, baseline, arm)}
+    clock = claim_clock(arm, baseline, same_maths=False)
+    log_ratios = {frozenset(("maths", "recipe")): _log_ratios(runs, baseline, arm, clock)}
     for cause, part in parts.items():
         if part is None:
             return _none(f"no attribution: no arm differs in the {cause} alone")
@@ -44,7 +45,7 @@ def attribute(evidence: Evidence, runs: Runs, arm: Arm, baseline: Arm) -> Causes
                 f"no attribution: '{part.name}' has a held-out loss {worse:.3g} nats above that of "
                 f"'{baseline.name}', past the margin"
             )
-        log_ratios[frozenset((cause,))] = _log_ratios(runs, baseline, part)
+        log_ratios[frozenset((cause,))] = _log_ratios(runs, baseline, part, clock)
     blocks = list(log_ratios[frozenset(("maths", "recipe"))])
     if not blocks or any(set(logs) != set(blocks) for logs in log_ratios.values()):
         return _none("no attribution: a coalition was not run in every block")
@@ -64,8 +65,8 @@ def _find(evidence: Evidence, maths: str, recipe: str) -> Arm | None:
     return next((arm for arm in evidence.arms if (arm.maths, arm.recipe) == (maths, recipe)), None)
 
 
-def _log_ratios(runs: Runs, baseline: Arm, arm: Arm) -> Mapping[int, float]:
-    return {block: math.log(ratio) for block, ratio in runs.ratios(baseline, arm, train_s)}
+def _log_ratios(runs: Runs, baseline: Arm, arm: Arm, clock: Cost) -> Mapping[int, float]:
+    return {block: math.log(ratio) for block, ratio in runs.ratios(baseline, arm, clock)}
 
 
 def _none(lack: str) -> Causes:

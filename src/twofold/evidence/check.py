@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from twofold.errors import TwofoldError
+from twofold.evidence.attempts import Place, count_event, explained
 from twofold.evidence.derive import derive
 from twofold.evidence.files import predictions_hash, read_with_hash
-from twofold.evidence.records import EXPLAINING_EVENTS, Arm, Evidence, Sample
+from twofold.evidence.records import Arm, Evidence, Sample
 
 RELATIVE_TOLERANCE = 1e-9
 ABSOLUTE_TOLERANCE = 1e-12
 """For figures near zero, such as a loss difference between equal arms."""
+MOST_BLOCKS = 10_000
+"""More blocks than this are no plan; they are not looked for one by one."""
 
 
 def check(path: Path) -> list[str]:
     """Everything that does not agree, as sentences; empty when all does.
 
     Recomputes every derived figure; verifies the content hash and the hash of the predictions;
-    requires complete samples, tuning to an interior optimum, and seeds that tuning never saw.
+    requires complete samples, a ledger that has every run, claims that are those of the experiment
+    file, tuning to an interior optimum, and seeds that tuning never saw.
     Hashes find corruption, not forgery. Raises InputError for a file that is not evidence.
     """
     evidence, intact = read_with_hash(path)
@@ -35,6 +39,7 @@ def check(path: Path) -> list[str]:
         *hashed,
         *_predictions(evidence),
         *_derived(evidence),
+        *_experiment(evidence),
         *_completeness(evidence),
         *_tuning(evidence),
     ]
@@ -88,24 +93,54 @@ def _derived(evidence: Evidence) -> list[str]:
     return list(differences(asdict(evidence.derived), asdict(computed)))
 
 
+def _experiment(evidence: Evidence) -> Iterator[str]:
+    """What is claimed, and by which rule, is what the experiment file said beforehand."""
+    written = evidence.experiment
+    if not written:
+        yield "the experiment file was not recorded"
+        return
+    try:
+        claims = [
+            (claim["kind"], claim["arm"], claim["baseline"]) for claim in written["comparisons"]
+        ]
+        margin, names = written["quality"]["margin"], set(written["arms"])
+    except (KeyError, TypeError, IndexError) as error:
+        yield f"the experiment cannot be read: {type(error).__name__} {error}"
+        return
+    if claims != evidence.comparisons:
+        yield f"the comparisons are {evidence.comparisons}, but the experiment has {claims}"
+    if not _equal(margin, evidence.margin):
+        yield f"the margin is {evidence.margin}, but the experiment has {margin!r}"
+    arms = {arm.name for arm in evidence.arms}
+    if names != arms:
+        yield f"the arms are {_listed(arms)}, but the experiment has {_listed(names)}"
+
+
+def _listed(names: set[Any]) -> str:
+    return ", ".join(sorted(map(str, names)))
+
+
 def _completeness(evidence: Evidence) -> Iterator[str]:
     """Every arm in every planned block at every length has a sample, or the ledger says why not."""
+    if evidence.planned_blocks > MOST_BLOCKS:
+        yield f"{evidence.planned_blocks} planned blocks are more than any proof has"
+        return
     present = {(s.arm, s.block, s.length) for s in evidence.samples if s.role == "run"}
-    explained = {
-        (entry.arm, entry.block)
-        for entry in evidence.ledger
-        # The ledger outlives a proof: what an earlier one failed at explains nothing here.
-        if entry.event in EXPLAINING_EVENTS and entry.time >= evidence.created
-    }
+    excused = explained(evidence)
     arms = {arm.name: arm for arm in evidence.arms}
+    lost: set[Place] = set()
     for arm in evidence.arms:
         for block in range(evidence.planned_blocks):
             for length in range(len(arm.lengths_tokens)):
-                if (arm.name, block, length) not in present and (arm.name, block) not in explained:
+                if (arm.name, block, length) in present:
+                    continue
+                lost.add((arm.name, block))
+                if (arm.name, block) not in excused:
                     yield (
                         f"'{arm.name}' has no run in block {block} at length {length}, and the "
                         "ledger does not say why"
                     )
+    yield from _attempts(evidence, lost & excused)
     for index, sample in enumerate(evidence.samples):
         arm_of = arms.get(sample.arm)
         fixed_length = None if arm_of is None else arm_of.fixed_length
@@ -118,6 +153,18 @@ def _completeness(evidence: Evidence) -> Iterator[str]:
             )
         if sample.role == "run" and not 0 <= sample.block < evidence.planned_blocks:
             yield f"samples.{index} is of block {sample.block}, which was not planned"
+
+
+def _attempts(evidence: Evidence, excused: set[Place]) -> Iterator[str]:
+    """A ledger that was kept has every run begun and ended, but for those it says were lost."""
+    if not evidence.ledger:
+        return
+    started, finished = count_event(evidence, "started"), count_event(evidence, "finished")
+    for arm in evidence.arms:
+        for block in range(evidence.planned_blocks):
+            for event, seen in (("started", started), ("finished", finished)):
+                if not seen[arm.name, block] and (arm.name, block) not in excused:
+                    yield f"the ledger does not show that '{arm.name}' {event} in block {block}"
 
 
 def _off_plan(arm: Arm, sample: Sample) -> bool:

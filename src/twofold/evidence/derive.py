@@ -12,7 +12,14 @@ from twofold.evidence.obstacles import find_obstacles
 from twofold.evidence.predicted import predicted_ratio
 from twofold.evidence.quality import compare_losses
 from twofold.evidence.records import Arm, Derived, Evidence, NoiseFloor, Result, Sample
-from twofold.evidence.runs import Cost, Runs, collect_runs, per_token, total_s, train_s
+from twofold.evidence.runs import (
+    Runs,
+    claim_clock,
+    collect_runs,
+    per_token,
+    total_s,
+    train_s,
+)
 from twofold.evidence.statistics import paired_ratio, pairs_needed, ratio_or_none
 from twofold.evidence.target import Crossings, crossing_rows, crossings_of, ratio_to_target
 from twofold.evidence.verdict import MINIMUM_PAIRS, Grounds, judge
@@ -26,6 +33,17 @@ Kind = Literal["same maths", "same loss"]
 
 def derive(evidence: Evidence) -> Derived:
     """Raises InputError where the samples contradict themselves or a comparison is not legal."""
+    try:
+        return _derive(evidence)
+    except (ArithmeticError, ValueError) as error:
+        raise InputError(
+            f"the samples hold numbers that cannot be computed with: {error}",
+            at="evidence, samples",
+            help="the evidence is damaged; prove again",
+        ) from error
+
+
+def _derive(evidence: Evidence) -> Derived:
     runs = collect_runs(evidence)
     crossings = crossings_of(runs, evidence.target_loss)
     noise_floor = derive_noise_floor(evidence.samples)
@@ -83,11 +101,13 @@ def _result(
     same_maths = kind == "same maths"
     if same_maths:
         _require_same_maths(arm, baseline)
-    costs: tuple[Cost, Cost] = (train_s, total_s)
-    cost, cost_with_startup = map(per_token, costs) if same_maths else costs
-    fixed = ratio_or_none(runs.ratios(baseline, arm, cost))
+    clock = claim_clock(arm, baseline, same_maths=same_maths)
+    fixed, fixed_with_startup = (
+        ratio_or_none(runs.ratios(baseline, arm, per_token(cost) if same_maths else cost))
+        for cost in (clock, total_s)
+    )
     removed = ratio_or_none(runs.ratios(baseline, arm, lambda sample: sample.tokens))
-    faster = ratio_or_none(runs.ratios(baseline, arm, per_token(train_s)))
+    faster = ratio_or_none(runs.ratios(baseline, arm, per_token(clock)))
     quality, quality_lack = compare_losses(evidence, runs, arm, baseline, same_maths=same_maths)
     causes = attribute(evidence, runs, arm, baseline)
     to_target, to_target_lack = ratio_to_target(runs, crossings, arm, baseline)
@@ -99,6 +119,7 @@ def _result(
             maths_is_stated=same_maths and arm.model_hash is None,
             planned_pairs=evidence.planned_blocks,
             fixed=fixed,
+            fixed_with_startup=fixed_with_startup,
             noise_floor=noise_floor,
             quality=quality,
             quality_lack=quality_lack,
@@ -113,7 +134,7 @@ def _result(
         verdict=verdict,
         reason=reason,
         fixed=fixed,
-        fixed_with_startup=ratio_or_none(runs.ratios(baseline, arm, cost_with_startup)),
+        fixed_with_startup=fixed_with_startup,
         to_target=None if same_maths else to_target,
         work_removed=None if removed is None else 1.0 if same_maths else removed.value,
         work_faster=None if faster is None else faster.value,

@@ -6,7 +6,7 @@ The file is {"kind": "evidence", "content_hash": sha256, "evidence": {...}}, str
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -96,9 +96,9 @@ def _refuse_constant(name: str) -> float:
 
 
 def _not_finite(value: Any, place: str = "") -> Iterator[str]:
-    """Places of NaN and infinity inside decoded JSON."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    """Places of NaN, infinity, and integers past what a float holds, inside decoded JSON."""
+    if isinstance(value, int | float):
+        if not -sys.float_info.max <= value <= sys.float_info.max:
             yield place
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -138,8 +138,9 @@ class Result:
     """One labelled claim: an arm against a baseline.
 
     `verdict` is `proven`, `not proven` or `no verdict` and `reason` says why in a sentence.
-    `fixed` is the conservative ratio at fixed lengths, `fixed_with_startup` the same with
-    start-up on the clock, `to_target` the ratio of times interpolated at the target loss.
+    `fixed` is the conservative ratio at fixed lengths, of training times, or of whole wall times
+    for the same loss where an arm is a command; `fixed_with_startup` is the same with start-up on
+    the clock, `to_target` the ratio of times interpolated at the target loss.
     `work_removed` x `work_faster` = `fixed`. The values of `attribution` multiply to `fixed`;
     `interaction` is v(maths and recipe) - v(maths) - v(recipe) in logs, 0 for independent causes.
     `notes` say why a figure is not given.

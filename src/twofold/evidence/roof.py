@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from twofold.errors import InputError
 from twofold.evidence.records import Arm, Evidence, Sample
 from twofold.units import format_quantity
 
@@ -31,9 +32,19 @@ def roof_violations(evidence: Evidence, arms: Collection[str] | None = None) -> 
 
 
 def arm_precision(arm: Arm) -> str | None:
-    """The precision of the arm's plan; None for a command."""
+    """The precision of the arm's plan; None for a command, or where it is not recorded.
+
+    Raises InputError for one that is no word: a roof that cannot be looked up is not kept.
+    """
     plan = (arm.plan or {}).get("plan")
-    return plan.get("precision") if isinstance(plan, dict) else None
+    precision = plan.get("precision") if isinstance(plan, dict) else plan
+    if precision is not None and not (isinstance(plan, dict) and isinstance(precision, str)):
+        raise InputError(
+            f"the precision of '{arm.name}' cannot be read from {precision!r}",
+            at="evidence, arms, plan.plan.precision",
+            help="the evidence is damaged; prove again",
+        )
+    return precision
 
 
 def _violation(evidence: Evidence, arm: Arm, sample: Sample) -> str | None:

@@ -20,6 +20,15 @@ def total_s(sample: Sample) -> float:
     return sample.startup_s + sample.train_s
 
 
+def claim_clock(arm: Arm, baseline: Arm, *, same_maths: bool) -> Cost:
+    """Training time; the whole wall time where whole runs are compared and one is a command's.
+
+    A command's `train_s` covers only the steps that were kept, not all that it took to the loss.
+    """
+    by_whole_run = not same_maths and (arm.plan is None or baseline.plan is None)
+    return total_s if by_whole_run else train_s
+
+
 def per_token(cost: Cost) -> Cost:
     return lambda sample: cost(sample) / sample.tokens
 

@@ -23,6 +23,7 @@ class Grounds:
     maths_is_stated: bool
     planned_pairs: int
     fixed: Ratio | None
+    fixed_with_startup: Ratio | None
     noise_floor: NoiseFloor | None
     quality: Quality | None
     quality_lack: str
@@ -32,9 +33,10 @@ class Grounds:
 def judge(grounds: Grounds) -> tuple[Verdict, str]:
     """The verdict and its reason.
 
-    `no verdict`: an obstacle (a rate above the roof, a busy machine, unmatched models), pairs
-    missing, fewer than three, spread too widely, no A/A pairs, or quality not checked.
-    `not proven`: quality failed, or the lower 95 % bound does not exceed `least_gain`.
+    `no verdict`: an obstacle (a smoke test, a rate above the roof, a busy machine, unmatched
+    models), pairs missing, fewer than three, spread too widely, no A/A pairs, or quality not
+    checked. `not proven`: quality failed; the lower 95 % bound does not exceed `least_gain` or,
+    for the same loss, `margin_charge`; or start-up on the clock takes the gain away.
     """
     verdict, reason = _judge(grounds)
     if grounds.maths_is_stated:
@@ -56,12 +58,26 @@ def least_gain(noise_floor: NoiseFloor) -> float:
     return max(max(value, 1.0 / value) for value in seen)
 
 
+def margin_charge(quality: Quality) -> float | None:
+    """The ratio that pays for the loss by which an arm may be worse, at least 1.
+
+    1 + margin_time_fraction · upper / margin: the baseline could stop that much sooner and be no
+    better. None where the margin is not known as time.
+    """
+    if quality.upper is None or quality.upper <= 0:
+        return 1.0
+    if quality.margin_time_fraction is None:
+        return None
+    return 1.0 + quality.margin_time_fraction * quality.upper / quality.margin
+
+
 def _judge(grounds: Grounds) -> tuple[Verdict, str]:
     fixed, floor, quality = grounds.fixed, grounds.noise_floor, grounds.quality
+    started = grounds.fixed_with_startup
     if grounds.obstacles:
         return "no verdict", grounds.obstacles[0]
     num_pairs = 0 if fixed is None else len(fixed.pairs)
-    if fixed is None or num_pairs < grounds.planned_pairs:
+    if fixed is None or started is None or num_pairs < grounds.planned_pairs:
         return "no verdict", f"only {num_pairs} of {grounds.planned_pairs} planned pairs were run"
     if num_pairs < MINIMUM_PAIRS or fixed.low is None:
         return "no verdict", f"{num_pairs} pairs are fewer than the {MINIMUM_PAIRS} that are needed"
@@ -84,8 +100,50 @@ def _judge(grounds: Grounds) -> tuple[Verdict, str]:
             f"{gain}, which does not exceed what the same arm shows against itself "
             f"({floor.ratio.value:.3f}x)"
         )
+    lack = (
+        _slower_from_the_start(started)
+        if grounds.same_maths
+        else _unpaid_margin(fixed.low, quality) or _no_gain_from_the_start(started)
+    )
+    if lack:
+        return "not proven", f"{gain}, but {lack}"
     equal = "the same held-out loss" if grounds.same_maths else "a held-out loss no worse"
     return "proven", f"{gain} at {equal}, within {quality.margin:g} nats"
+
+
+def _slower_from_the_start(started: Ratio) -> str:
+    """Same maths is a rate, which a long run comes to; but a run as long as these must not lose."""
+    if started.high is None or started.high >= 1.0:
+        return ""
+    return f"with start-up on the clock it is slower: {_describe_ratio(started)}"
+
+
+def _no_gain_from_the_start(started: Ratio) -> str:
+    if started.low is not None and started.low > 1.0:
+        return ""
+    return (
+        f"with start-up on the clock it is {_describe_ratio(started)}: the interval does not lie "
+        "above 1"
+    )
+
+
+def _unpaid_margin(low: float, quality: Quality) -> str:
+    charge = margin_charge(quality)
+    if charge is None and quality.difference > 0:
+        return (
+            f"its held-out loss is {quality.difference:.3g} nats worse, which cannot be charged "
+            "as time: the baseline does not show what more training gains it"
+        )
+    if charge is None or low > charge:
+        return ""
+    return (
+        f"its held-out loss may be worse by up to {quality.upper:.3g} nats, which the baseline "
+        f"gains by training {charge:.3g}x as long: the interval does not lie above that"
+    )
+
+
+def _describe_ratio(ratio: Ratio) -> str:
+    return f"{ratio.value:.3g}x (95 % interval {ratio.low:.3g}-{ratio.high:.3g})"
 
 
 def _describe(grounds: Grounds, fixed: Ratio) -> str:

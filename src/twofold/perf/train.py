@@ -39,7 +39,7 @@ MEMORY_PARTS = (
 )
 
 COMPILE_S = 40.0
-"""Assumed start-up of `torch.compile` for a small decoder: 36 to 59 s were seen on two cores."""
+"""Assumed start-up of `torch.compile` for a small decoder: 35 to 59 s were seen on two cores."""
 
 _MODEL_SPREAD = 0.08
 """What the composition itself gets wrong, one standard deviation: tests/perf keep it honest."""

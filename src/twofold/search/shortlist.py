@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from twofold.model import Model
 from twofold.outcome import Estimate
 from twofold.perf import TrainColumns, estimate_columns, estimate_row
 from twofold.plan import Plan
-from twofold.search.space import make_levers, refusal
+from twofold.search.space import legal_plans
 from twofold.units import format_bytes
 from twofold.workload import Train
 
@@ -57,14 +56,7 @@ def shortlist(
     accelerator = pool.node.accelerator
     usable_bytes = accelerator.memory.usable_bytes.value
     limit_bytes = min(usable_bytes, memory_limit_bytes or usable_bytes)
-    plans: list[Plan] = []
-    rejected: Counter[str] = Counter()
-    for plan in make_levers(workload, pool).plans():
-        reason = refusal(plan, workload, accelerator)
-        if reason is None:
-            plans.append(plan)
-        else:
-            rejected[reason] += 1
+    plans, rejected = legal_plans(workload, pool)
     if not plans:
         raise NegativeAnswer(
             "no plan can be predicted on this machine: " + ", ".join(rejected),

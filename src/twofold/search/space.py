@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -103,6 +104,19 @@ def refusal(plan: Plan, workload: Train, accelerator: Accelerator) -> str | None
     ):
         return f"orthogonalisation in {plan.orthogonal_precision} not measured"
     return None
+
+
+def legal_plans(workload: Train, pool: Pool) -> tuple[list[Plan], Counter[str]]:
+    """The plans that can run and be predicted on the pool, and how many cannot, by reason."""
+    plans: list[Plan] = []
+    refused: Counter[str] = Counter()
+    for plan in make_levers(workload, pool).plans():
+        reason = refusal(plan, workload, pool.node.accelerator)
+        if reason is None:
+            plans.append(plan)
+        else:
+            refused[reason] += 1
+    return plans, refused
 
 
 def check_plan(model: Model, workload: Train, fleet: Fleet, plan: Plan) -> None:

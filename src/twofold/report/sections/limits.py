@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from twofold.evidence.attempts import num_other_attempts, ran_once, repeated_blocks
 from twofold.evidence.records import EXPLAINING_EVENTS, Evidence, LedgerEntry
 from twofold.report import wording
 from twofold.report.blocks import Section, absent, bullets, folded, heading, paragraph, table
@@ -37,11 +38,11 @@ def _attempts(evidence: Evidence) -> Markup:
     lost = [entry for entry in evidence.ledger if entry.event in EXPLAINING_EVENTS]
     blocks = {s.block for s in evidence.samples if s.role == "run"}
     planned = paragraph(
-        f"{wording.plural(evidence.planned_blocks, 'block')} planned, {len(blocks)} begun. "
-        "The ledger is only ever added to, so nothing was rerun until it passed."
+        f"{wording.plural(evidence.planned_blocks, 'block')} planned, {len(blocks)} measured."
     )
     if not evidence.ledger:
         return join(planned, absent("The ledger is empty: attempts were not recorded."))
+    planned = join(planned, paragraph(f"{_others(evidence)} {_repeats(evidence)}"))
     if not lost:
         body: Markup = absent("No attempt failed, was aborted, refused or skipped.")
     else:
@@ -51,6 +52,26 @@ def _attempts(evidence: Evidence) -> Markup:
             _table(lost, "Failed, aborted, refused and skipped attempts, all of them"),
         )
     return join(planned, body)
+
+
+def _others(evidence: Evidence) -> str:
+    number = num_other_attempts(evidence)
+    if not number:
+        return "The ledger shows no other attempt of this experiment."
+    return f"The ledger shows {wording.plural(number, 'other attempt')} of this experiment."
+
+
+def _repeats(evidence: Evidence) -> str:
+    again = repeated_blocks(evidence)
+    if again:
+        which = ", ".join(map(str, again[:_MOST_ROWS]))
+        return (
+            f"{wording.plural(len(again), 'block')} ran again after an interruption or a failure: "
+            f"{which}."
+        )
+    if ran_once(evidence):
+        return "Every block ran once."
+    return "The ledger does not show every arm started in every block."
 
 
 def _history(ledger: list[LedgerEntry]) -> Markup | None:
