@@ -346,13 +346,19 @@ def _short(contestant: Contestant) -> Contestant:
     )
 
 
-def seconds_of_block(contestants: Sequence[Contestant], startup_s: float) -> float | None:
-    """What a block should take by the predictions; None where an arm has none."""
+def seconds_of_block(
+    contestants: Sequence[Contestant], *, startup_s: float, evaluation_tokens: int
+) -> float | None:
+    """What a block should take by the predictions; None where an arm has none.
+
+    Evaluation is forward only, about a third of a training step per token.
+    """
     total_s = 0.0
     for contestant in contestants:
         if contestant.document is None or contestant.arm.prediction is None:
             return None
         step_tokens = contestant.document.workload.tokens_per_step
-        steps = sum(tokens / step_tokens for tokens in contestant.arm.lengths_tokens)
+        lengths = contestant.arm.lengths_tokens
+        steps = sum(tokens + evaluation_tokens / 3 for tokens in lengths) / step_tokens
         total_s += startup_s + steps * contestant.arm.prediction.step_time_s
     return total_s

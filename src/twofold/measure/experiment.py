@@ -86,7 +86,9 @@ class ArmSpec:
     """Either `candidates` under `maths`, or a `command`.
 
     `as_arm` takes model, tuned recipe and lengths of another arm, so that only maths differs.
-    `fixed_only` arms run at the fixed length alone. `tuning_s` is the length of a tuning trial.
+    `fixed_only` arms run at the fixed length alone. `tuning_s` is the length of a tuning trial;
+    `safety` overrides the tuning's for this arm: seeds scatter, and an arm that is to pass a
+    non-inferiority test in few blocks must aim below the loss it is compared at.
     """
 
     title: str = ""
@@ -96,6 +98,7 @@ class ArmSpec:
     command: Command | None = None
     fixed_only: bool = False
     tuning_s: float | None = None
+    safety: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

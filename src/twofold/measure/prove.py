@@ -301,7 +301,11 @@ def _num_blocks(
         return LEAST_BLOCKS
     floor = derive_noise_floor(noise)
     wanted = experiment.budget.blocks if floor is None else floor.pairs_needed
-    block_s = seconds_of_block(contestants, _STARTUP_GUESS_S)
+    block_s = seconds_of_block(
+        contestants,
+        startup_s=_STARTUP_GUESS_S,
+        evaluation_tokens=experiment.quality.evaluation_tokens,
+    )
     if block_s is not None:
         left_s = experiment.budget.wall_s - (time.perf_counter() - started)
         wanted = min(wanted, int(left_s / block_s))

@@ -73,7 +73,9 @@ def retune(
             baseline_loss = mean_loss(trials, lengths[-1])
             target_loss = loss_at(trials, lengths, tuning.target_fraction * lengths[-1])
         else:
-            tokens, trials = shortest_length(bench, winner, baseline_loss - tuning.safety)
+            own = experiment.arms[name].safety
+            safety = tuning.safety if own is None else own
+            tokens, trials = shortest_length(bench, winner, baseline_loss - safety)
             lengths = lengths_of(bench, winner, tokens)
         arms[name] = TunedArm(
             model=winner.candidate.model,

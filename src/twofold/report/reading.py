@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from twofold.evidence.records import Arm, Evidence, Ratio, Result, Sample
+from twofold.evidence.runs import claim_clock, total_s
 
 
 def runs_of(evidence: Evidence, arm: str) -> list[Sample]:
@@ -50,6 +51,16 @@ def paired_times_s(
 
 def training_clock(sample: Sample) -> float:
     return sample.train_s
+
+
+def claimed_clock(evidence: Evidence, result: Result) -> Callable[[Sample], float]:
+    """The clock that `fixed` was read on: training, or all of it where a command ran."""
+    arms = {arm.name: arm for arm in evidence.arms}
+    arm, baseline = arms.get(result.arm), arms.get(result.baseline)
+    if arm is None or baseline is None:
+        return training_clock
+    clock = claim_clock(arm, baseline, same_maths=result.kind == "same maths")
+    return whole_clock if clock is total_s else training_clock
 
 
 def whole_clock(sample: Sample) -> float:

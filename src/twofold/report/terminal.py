@@ -10,6 +10,7 @@ from twofold.evidence.records import Evidence, Ratio, Result
 from twofold.fleet import Fleet
 from twofold.measure.execution import Executed
 from twofold.measure.planning import MadePlan
+from twofold.report import reading
 from twofold.units import format_bytes, format_quantity, format_seconds
 
 
@@ -159,13 +160,15 @@ def _result(evidence: Evidence, result: Result) -> list[str]:
 
 
 def _absolute(evidence: Evidence, result: Result) -> str:
+    clock = reading.claimed_clock(evidence, result)
+
     def mean_s(name: str) -> float:
-        times = [s.train_s for s in evidence.samples if s.arm == name and s.fixed]
+        times = [clock(s) for s in evidence.samples if s.arm == name and s.fixed]
         return sum(times) / max(1, len(times))
 
     return (
         f"{format_seconds(mean_s(result.baseline))} against {format_seconds(mean_s(result.arm))} "
-        "of training (means)"
+        f"{'of training' if clock is reading.training_clock else 'of wall time'} (means)"
     )
 
 

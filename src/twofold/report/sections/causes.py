@@ -27,7 +27,9 @@ def _one(evidence: Evidence, result: Result, look: Look) -> Markup:
     title = heading(f"{result.kind}: {_names(result)}")
     if result.fixed is None:
         return join(title, absent("No ratio was formed, so there is nothing to divide."))
-    times_s = reading.paired_times_s(evidence, result, result.fixed, reading.training_clock)
+    times_s = reading.paired_times_s(
+        evidence, result, result.fixed, reading.claimed_clock(evidence, result)
+    )
     splits = _splits(result, result.fixed.value)
     if times_s is None or not splits:
         return join(title, absent(_no_split(result)))

@@ -36,7 +36,7 @@ def render(evidence: Evidence, look: Look) -> Section:
     if not results:
         body.append(_no_result(evidence))
     else:
-        body.append(_intervals(results, look))
+        body.append(_intervals(evidence, results, look))
     body.append(_arms(evidence, look))
     return Section(anchor="claim", title="The claim", body=join(body))
 
@@ -99,7 +99,7 @@ def _times(evidence: Evidence, result: Result) -> Markup:
     trained_s = _clock_s(evidence, result, startup=False)
     started_s = _clock_s(evidence, result, startup=True)
     rows: list[list[Child]] = [
-        _timed("training", result.fixed, trained_s),
+        _timed(_claimed(evidence, result), result.fixed, trained_s),
         _timed("with start-up", result.fixed_with_startup, started_s),
     ]
     if result.kind == "same loss":
@@ -113,6 +113,12 @@ def _times(evidence: Evidence, result: Result) -> Markup:
     )
 
 
+def _claimed(evidence: Evidence, result: Result) -> str:
+    """What the headline's clock runs over."""
+    trained = reading.claimed_clock(evidence, result) is reading.training_clock
+    return "training" if trained else "whole run"
+
+
 def _timed(name: str, ratio: Ratio | None, times_s: tuple[float, float] | None) -> list[Child]:
     shown = ["not known", "not known"] if times_s is None else [wording.seconds(t) for t in times_s]
     if ratio is None:
@@ -124,7 +130,7 @@ def _clock_s(evidence: Evidence, result: Result, *, startup: bool) -> tuple[floa
     ratio = result.fixed_with_startup if startup else result.fixed
     if ratio is None:
         return None
-    clock = reading.whole_clock if startup else reading.training_clock
+    clock = reading.whole_clock if startup else reading.claimed_clock(evidence, result)
     if result.kind == "same maths":
         return reading.paired_times_s(evidence, result, ratio, reading.per_token(clock))
     return reading.paired_times_s(evidence, result, ratio, clock)
@@ -147,12 +153,12 @@ def _predicted(result: Result) -> str:
     return f"{words}, error {wording.signed_percent(result.predicted / result.fixed.value - 1)}."
 
 
-def _intervals(results: list[Result], look: Look) -> Markup:
+def _intervals(evidence: Evidence, results: list[Result], look: Look) -> Markup:
     rows: list[Interval] = []
     for result in results:
         rows.append(Interval(label=f"{result.kind}: {result.arm} against {result.baseline}"))
         for name, ratio in (
-            ("training only", result.fixed),
+            (_claimed(evidence, result), result.fixed),
             ("with start-up", result.fixed_with_startup),
             ("to the target loss", result.to_target),
         ):
