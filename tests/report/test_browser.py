@@ -135,7 +135,7 @@ def test_the_theme_can_be_turned_and_a_mark_tells_what_it_is(
         "document.querySelector('.on-page svg g > .mark').dispatchEvent("
         "new PointerEvent('pointermove', {bubbles: true, clientX: 50, clientY: 50}))"
     )
-    assert "same-maths against naive, training only" in window.evaluate(
+    assert "same-maths against naive, training" in window.evaluate(
         "document.getElementById('tip').textContent"
     )
 
