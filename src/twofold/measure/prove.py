@@ -151,6 +151,7 @@ def _finish(
     evidence = replace(
         draft,
         samples=[*draft.samples, *samples],
+        environment={k: v for k, v in draft.environment.items() if k != "working_folder"},
         ledger=arena.ledger.entries(),
         energy_grade=arena.energy.grade if arena.energy.counter else "unknown",
         wall_s=time.perf_counter() - started,
