@@ -3,7 +3,7 @@
     python benchmarks/plan_regret.py [--output FILE.json]
 
 For each condition (as it is; bf16 made slow in the overlay; a 1 GB memory limit; a long sequence)
-every legal plan that is predicted within a factor of the predicted best (1.8 as it is, 1.3 under
+every legal plan that is predicted within a factor of the predicted best (1.8 as it is, 1.1 under
 the other conditions) and needs no compiler is timed for a few steps, there and back. Reported: the
 chosen plan, its regret (its time over the best time, minus 1), the default plan's time and memory,
 and predicted against measured step times. The chosen plan is what `twofold plan` would write:
@@ -54,7 +54,7 @@ class Condition:
     batch: int = 8
     memory_limit_bytes: float | None = None
     slow_bf16: bool = False
-    hopeless: float = 1.3
+    hopeless: float = 1.1
     """Plans predicted this many times slower than the predicted best are not timed."""
 
 
