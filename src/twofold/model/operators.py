@@ -14,8 +14,8 @@ from twofold.errors import InputError
 from twofold.model.architecture import Model
 
 Kind = Literal["gemm", "attention", "vector"]
-Segment = Literal["input", "block", "output"]
-Axis = Literal["data", "context", "tensor", "expert"]
+Segment = Literal["tower", "input", "block", "output"]
+Axis = Literal["data", "context", "tensor", "expert", "expert_tensor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,13 @@ class Operator:
     and `saved_bytes` whose type does not follow it. `working_elements` live only while the row
     runs. `boundary` is what a cut after this row would send, in elements. `divided_by` names
     the dimension that a parallel axis divides. `routed_fraction` of the tokens pass through.
+
+    A gemm divided by "tensor" in n takes the whole input and gives a slice; divided in k it
+    takes a slice and its result is summed over the tensor ranks. Rows of experts have the
+    number of experts as `batch` and the mean tokens of one as `m`; "expert" divides their batch
+    and "expert_tensor" their n or k. Attention is over all pairs where not `causal`, over the
+    last `window` keys where it has one, and `kv_elements` are its keys and values, which a
+    context-parallel rank needs from all others.
     """
 
     name: str
@@ -70,6 +77,9 @@ class Operator:
     divided_by: dict[Axis, str] = field(default_factory=dict)
     trainable: bool = True
     routed_fraction: float = 1.0
+    causal: bool = True
+    window: int | None = None
+    kv_elements: Size = NOTHING
 
 
 def operator_table(model: Model) -> tuple[Operator, ...]:

@@ -16,7 +16,16 @@ from twofold.model import Operator, Size
 
 Array = NDArray[np.float64]
 
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+ELEMENT_BYTES = {
+    "fp32": 4,
+    "tf32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "fp8": 2,
+    "mxfp8": 2,
+    "nvfp4": 2,
+}
+"""Bytes of an activation: narrow formats are those of products, what is kept stays in bf16."""
 
 VECTOR_PASSES: dict[str, tuple[int, int]] = {
     "add": (3, 1),
