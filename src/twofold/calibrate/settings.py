@@ -1,0 +1,345 @@
+"""What a published row ran: machines, workload, and the plans it may have used.
+
+A row that does not state its plan stands for the best of the plans it may have been: whoever
+publishes a number has tried the obvious ones.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from itertools import product
+
+from twofold.calibrate.published import Assumptions, PublishedRow, UnanswerableError
+from twofold.fleet import Link, Node
+from twofold.figure import Figure
+from twofold.model import Model
+from twofold.perf.speeds import NARROW_KEYS
+from twofold.plan import Attention, Plan, Precision, Recompute, Schedule
+
+ACCELERATORS: dict[str, str] = {
+    "A100": "a100-sxm-80g",
+    "A100-SXM-80GB": "a100-sxm-80g",
+    "A100-SXM-40GB": "a100-sxm-40g",
+    "A100-80GB": "a100-sxm-80g",
+    "A100-40GB": "a100-sxm-40g",
+    "H100": "h100-sxm",
+    "H100-SXM-80GB": "h100-sxm",
+    "H100-96GB-HBM2e-500W": "h100-sxm",
+    "H800": "h800-sxm",
+    "H200": "h200-sxm",
+    "H200-SXM-141GB": "h200-sxm",
+    "H200-NVL": "h200-sxm",
+    "B200": "b200-sxm",
+    "B300": "b300-sxm",
+    "GB200": "gb200-nvl72",
+    "GB300": "gb300-nvl72",
+    "MI250X": "mi250x",
+    "MI300X": "mi300x",
+    "MI325X": "mi325x",
+    "MI350X": "mi350x",
+    "MI355X": "mi355x",
+    "V100": "v100-sxm2-32g",
+    "V100-SXM2-32GB": "v100-sxm2-32g",
+    "V100-SXM3-32GB (DGX-2)": "v100-sxm2-32g",
+    "Gaudi2": "gaudi2",
+    "Gaudi3": "gaudi3",
+    "L40S": "l40s",
+    "TPU v3": "tpu-v3",
+    "TPU v4": "tpu-v4",
+    "TPU v5e": "tpu-v5e",
+    "TPU v5p": "tpu-v5p",
+    "TPU v6e": "tpu-v6e",
+    "TPU7x (Ironwood)": "tpu-v7x",
+    "TPU v7x": "tpu-v7x",
+    "Trainium1 (trn1/trn1n)": "trainium1",
+    "Trainium1": "trainium1",
+    "Trainium2": "trainium2",
+}
+"""Names in the file, and what the catalog calls them."""
+
+CORES_PER_CHIP = {"trainium1": 2, "tpu-v3": 2}
+"""Devices that frameworks address by core: degrees count cores, the file counts chips."""
+
+_CATEGORIES: dict[str, Precision] = {
+    "FP32": "fp32",
+    "TF32": "tf32",
+    "BF16": "bf16",
+    "FP16": "fp16",
+    "FP8": "fp8",
+    "FP8-MX/SUBCHANNEL": "fp8",
+    "MXFP8": "mxfp8",
+    "NVFP4": "nvfp4",
+}
+_TENSOR = (1, 2, 4, 8)
+_PIPELINE = (1, 2, 4, 8, 16)
+_MICRO_BATCH = (1, 2, 4, 8, 16, 32, 64)
+_LORA_PARAMETERS = 4e7
+_MAX_CANDIDATES = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One run: `plans` are what it may have executed, `num_devices` in the plan's units."""
+
+    model: Model
+    node: Node
+    num_devices: int
+    seq_len: int
+    global_batch: int
+    date: str
+    frozen: bool
+    plans: tuple[Plan, ...]
+    recompute_known: bool
+    adapter_parameters: float | None
+
+
+def row_setting(
+    row: PublishedRow, model: Model, find_node: object, assumed: Assumptions
+) -> Setting:
+    """Machines and candidate plans of a row; UnanswerableError names what is missing."""
+    seq_len, batch = row.degree("seq_len"), row.degree("global_batch")
+    count = row.degree("accel_count")
+    if not count:
+        raise UnanswerableError("number of devices unknown")
+    if not seq_len:
+        raise UnanswerableError("sequence length unknown")
+    if not batch:
+        raise UnanswerableError("global batch unknown")
+    node = row_node(row, find_node)
+    cores = CORES_PER_CHIP.get(node.accelerator.name, 1)
+    devices = count * cores
+    plans = _plans(row, model, node, devices, batch, seq_len, assumed)
+    frozen = row.label("task") == "lora"
+    return Setting(
+        model=model,
+        node=node,
+        num_devices=devices,
+        seq_len=seq_len,
+        global_batch=batch,
+        date=row.label("date") or "2024",
+        frozen=frozen,
+        plans=plans,
+        recompute_known=bool(row.label("recompute")),
+        adapter_parameters=_LORA_PARAMETERS if frozen else None,
+    )
+
+
+def row_node(row: PublishedRow, find_node: object) -> Node:
+    """The catalog's node of the row's device, with the links that the row states."""
+    name = row.label("accelerator")
+    if not name:
+        raise UnanswerableError("device unknown")
+    known = ACCELERATORS.get(name, name)
+    try:
+        node: Node = find_node(known)  # type: ignore[operator]
+    except Exception as error:
+        raise UnanswerableError(f"device not in the catalog: {name}") from error
+    node = _with_scale_out(node, row.label("interconnect"))
+    cores = CORES_PER_CHIP.get(node.accelerator.name, 1)
+    return node if cores == 1 else _per_core(node, cores)
+
+
+def _with_scale_out(node: Node, text: str) -> Node:
+    """The scale-out that the text states, per device, instead of the customary one."""
+    stated = _stated_bytes_per_s(text, node.num_accelerators)
+    if stated is None:
+        return node
+    speed, fabric = stated
+    links = []
+    for link in node.links:
+        if link.scope == "scale-out":
+            figure = replace(link.bandwidth_bytes_per_s, value=speed, source="the row itself")
+            link = replace(link, bandwidth_bytes_per_s=figure, fabric=fabric or link.fabric)
+        links.append(link)
+    return replace(node, links=tuple(links))
+
+
+def _stated_bytes_per_s(text: str, per_node: int) -> tuple[float, str] | None:
+    if "Omni-Path" in text:
+        return 4 * 12.5e9 / per_node, "omni-path"
+    if match := re.search(r"RoCE (\d+) ?Gbps/node", text):
+        return float(match[1]) / 8 * 1e9 / per_node, "roce"
+    if re.search(r"8x HDR", text):
+        return 25e9, "infiniband"
+    if "8x50 GB/s" in text or re.search(r"8x ConnectX-7 IB NDR 400", text):
+        return 50e9, "infiniband"
+    if re.search(r"4x ConnectX-7 IB NDR 400", text):
+        return 4 * 50e9 / per_node, "infiniband"
+    if "GCP A3" in text:
+        return 25e9, "ethernet"
+    return None
+
+
+def _per_core(node: Node, cores: int) -> Node:
+    """A chip as its cores: each with its share of everything."""
+    accelerator = node.accelerator
+
+    def part(figure: Figure | None) -> Figure | None:
+        return None if figure is None else replace(figure, value=figure.value / cores)
+
+    memory = replace(
+        accelerator.memory,
+        usable_bytes=part(accelerator.memory.usable_bytes),
+        bandwidth_bytes_per_s=part(accelerator.memory.bandwidth_bytes_per_s),
+    )
+    flop = {k: part(f) for k, f in accelerator.flop_per_s.items()}
+    links: list[Link] = [
+        replace(
+            link,
+            bandwidth_bytes_per_s=part(link.bandwidth_bytes_per_s),
+            domain=link.domain * cores,
+        )
+        for link in node.links
+    ]
+    return replace(
+        node,
+        accelerator=replace(accelerator, memory=memory, flop_per_s=flop),
+        num_accelerators=node.num_accelerators * cores,
+        links=tuple(links),
+    )
+
+
+def _precision(row: PublishedRow, node: Node, assumed: Assumptions) -> Precision:
+    stated = _CATEGORIES.get(row.label("precision").upper())
+    has = node.accelerator.flop_per_s
+    if stated is not None:
+        return stated if any(key in has for key in NARROW_KEYS[stated]) else "bf16"
+    contest = row.label("source_id").startswith("mlperf")
+    if contest and "fp8" in has and "TPU" not in row.label("accelerator"):
+        assumed.note("8-bit products in a contest entry of a device that has them")
+        return "fp8"
+    if row.label("precision") == "":
+        assumed.note("16-bit products")
+    return "bf16" if "bf16" in has else "fp16"
+
+
+def _attention(row: PublishedRow) -> Attention:
+    """Attention that materialises its scores: before FlashAttention reached the framework."""
+    framework, date = row.label("framework"), row.label("date")
+    if "DeepSpeed" in framework:
+        return "explicit"
+    if "Neuron" in framework:
+        return "sdpa"  # one compiled graph
+    return "explicit" if date and date < "2022-11" else "sdpa"
+
+
+def _zero_stage(row: PublishedRow) -> tuple[int, int]:
+    """ZeRO stage and size of a sharding group (0: all ranks)."""
+    text, framework = row.label("data_sharding"), row.label("framework").lower()
+    if "SHARD_GRAD_OP" in text:
+        return 2, 0
+    if match := re.match(r"FSDP ?\(?(\d+)\)?", text):
+        return 3, int(match[1])
+    if "FSDP" in text:
+        return 3, 0
+    if "ZeRO-1" in text or "dist-optimizer" in text:
+        return 1, 0
+    if any(word in framework for word in ("jax", "maxtext", "torchtitan", "levanter", "fsdp")):
+        return 3, 0
+    if "DeepSpeed" in row.label("framework") or (row.label("date") or "9") < "2022-06":
+        return 0, 0
+    return 1, 0
+
+
+def _recomputes(row: PublishedRow) -> tuple[Recompute, ...]:
+    text = row.label("recompute").lower()
+    if not text:
+        return ("none", "selective") if _attention(row) == "explicit" else ("none",)
+    if text == "full":
+        return ("full",)
+    return ("none",) if text == "none" else ("selective",)
+
+
+def _plans(
+    row: PublishedRow,
+    model: Model,
+    node: Node,
+    devices: int,
+    batch: int,
+    seq_len: int,
+    assumed: Assumptions,
+) -> tuple[Plan, ...]:
+    stage, shard = _zero_stage(row)
+    sharded = stage == 3
+    precision, attention = _precision(row, node, assumed), _attention(row)
+    scale = CORES_PER_CHIP.get(node.accelerator.name, 1)
+    cores = scale if scale > 1 and row.label("source_id") != "aws-neuron" else 1
+    stated = row.degree("tp"), row.degree("pp")
+    if stated == (None, None):
+        assumed.note("fully sharded data parallelism" if sharded else "the best layout")
+    tensors = (stated[0],) if stated[0] else ((1,) if sharded or devices == 1 else _TENSOR)
+    if stated[0] is None and row.label("arch") == "encoder":
+        tensors = (1,)
+    pipelines = (stated[1],) if stated[1] else ((1,) if sharded or len(tensors) == 1 else _PIPELINE)
+    context = row.degree("cp") or 1
+    expert = row.degree("ep") or 1
+    micro = row.degree("micro_batch")
+    plans: list[Plan] = []
+    for tensor, pipeline, recompute in product(tensors, pipelines, _recomputes(row)):
+        inner = tensor * pipeline * context
+        if inner > devices or (len(pipelines) > 1 and model.layers % pipeline):
+            continue
+        data = max(1, round(devices / inner))
+        per_rank = batch / data
+        options: tuple[int, ...] = (micro,) if micro else _MICRO_BATCH
+        if micro is None and sharded and not row.number("grad_accum"):
+            options = (max(1, round(per_rank)),)
+        for size in options:
+            if not micro and size > max(1.0, per_rank):
+                continue
+            for virtual in _virtual(row, model, pipeline):
+                schedule: Schedule = "interleaved" if virtual > 1 and pipeline > 1 else "1f1b"
+                plans.append(
+                    Plan(
+                        pool="row",
+                        data_degree=data,
+                        tensor_degree=tensor,
+                        context_degree=context,
+                        pipeline_degree=pipeline,
+                        expert_degree=min(expert, data * context * tensor) if model.experts else 1,
+                        sequence_parallel=_sequence_parallel(row, tensor),
+                        zero_stage=stage,  # type: ignore[arg-type]
+                        shard_degree=min(shard, data * context),
+                        schedule=_schedule(row, schedule),
+                        virtual_stages=virtual if pipeline > 1 else 1,
+                        micro_batch=size,
+                        precision=precision,
+                        attention=attention,
+                        recompute=recompute,
+                    )
+                )
+    if cores > 1:
+        assumed.note("a plan by chips on cores")
+    if micro is None:
+        assumed.note("the best micro-batch")
+    if not row.label("recompute"):
+        assumed.note("the least recomputation that fits")
+    if not plans:
+        raise UnanswerableError("the stated degrees do not fit the number of devices")
+    return tuple(plans[:_MAX_CANDIDATES])
+
+
+def _virtual(row: PublishedRow, model: Model, pipeline: int) -> tuple[int, ...]:
+    """Model chunks a device; contest entries interleave without saying so."""
+    stated = row.degree("vp")
+    if stated is not None or pipeline == 1:
+        return (stated or 1,)
+    if row.label("schedule") or not row.label("source_id").startswith("mlperf"):
+        return (1,)
+    per_stage = model.layers // pipeline
+    return tuple(v for v in (1, 2, 3, 4, 6) if per_stage % v == 0)
+
+
+def _sequence_parallel(row: PublishedRow, tensor: int) -> bool:
+    if tensor == 1:
+        return False
+    stated = row.label("sp").lower()
+    if stated:
+        return stated.startswith(("y", "t", "1"))
+    return (row.label("date") or "9") >= "2022-06" and "DeepSpeed" not in row.label("framework")
+
+
+def _schedule(row: PublishedRow, default: Schedule) -> Schedule:
+    text = row.label("schedule").lower()
+    return "zb-h1" if "zero" in text or text.startswith(("zb", "v-")) else default

@@ -1,0 +1,32 @@
+"""The FLOP of a step, as we count it, and as others do.
+
+Ours are model FLOP: products forward and twice backward, causal attention counted as causal,
+nothing for recomputation. Published rates use other conventions; time is compared, never them.
+"""
+
+from __future__ import annotations
+
+from twofold.model import Model, inference_flop_per_token, num_parameters
+
+
+def counted_flop_per_step(
+    model: Model, seq_len: int, global_batch: int, convention: str = ""
+) -> float:
+    """FLOP of one step by the convention that `convention` describes in words, as published
+    tables do: attention full ("full", "non-causal", "not halved", Megatron's 96 B s l h^2 form)
+    or causal, and full recomputation included ("incl. recompute": a third more) or not.
+    """
+    text = convention.lower()
+    tokens = float(global_batch * seq_len)
+    if "8*params" in text:
+        return 8.0 * num_parameters(model) * tokens
+    flop = 3.0 * inference_flop_per_token(model, seq_len) * tokens
+    hardware = "hardware flop" in text or "incl. recompute" in text or "incl. full" in text
+    if (
+        "full (non-causal)" in text
+        or "non-causal" in text
+        or "96*b" in text
+        or "not halved" in text
+    ):
+        flop += 6.0 * model.layers * model.hidden * seq_len * tokens
+    return flop * (4.0 / 3.0 if hardware else 1.0)

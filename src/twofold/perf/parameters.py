@@ -1,0 +1,42 @@
+"""Who holds which parameters: counted once, from the operator table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from twofold.model import Operator
+from twofold.perf.cluster import ModelColumns
+from twofold.perf.work import num_layers
+
+
+def model_columns(
+    rows: Sequence[Operator], num_rows: int, *, adapter_parameters: float | None = None
+) -> ModelColumns:
+    """The parameters of one model, for `num_rows` plans of it.
+
+    With `adapter_parameters` (LoRA) only so many are trained. A tied head counts as the
+    output's too: the last stage holds a copy.
+    """
+    counts = {"dense": 0.0, "experts": 0.0, "input": 0.0, "output": 0.0}
+    for row in rows:
+        size = float(row.parameters * row.repeat)
+        if row.segment == "block":
+            counts["experts" if "expert" in row.divided_by else "dense"] += size
+        elif row.segment == "output":
+            tied = row.kind == "gemm" and not row.tensors
+            counts["output"] += row.n.coefficient * row.k.coefficient if tied else size
+        else:
+            counts["input"] += size
+    total = sum(counts.values())
+    trained = 1.0 if adapter_parameters is None else adapter_parameters / total
+    one = np.ones(num_rows)
+    return ModelColumns(
+        dense=counts["dense"] * one,
+        experts=counts["experts"] * one,
+        input=counts["input"] * one,
+        output=counts["output"] * one,
+        layers=num_layers(rows) * one,
+        trainable_fraction=trained * one,
+    )
