@@ -7,7 +7,8 @@ millions of plans of one model and a fit over published runs of many are the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +43,20 @@ PARTS = (
     "fixed",
     "jitter",
 )
+LAYER_PARTS = (
+    "gemm",
+    "attention",
+    "elementwise",
+    "launch",
+    "tensor messages",
+    "context messages",
+    "expert messages",
+)
+"""Those that the layers take, micro-batch by micro-batch."""
 
 WEIGHT_BYTES = 2.0
-GRADIENT_BYTES = 4.0
-"""Gradients are accumulated and reduced in 32 bits (Megatron-LM's default in 16-bit training);
-fully sharded training reduces them in 16."""
 SHARDED_GRADIENT_BYTES = 2.0
+"""Fully sharded training reduces gradients in 16 bits, whatever it accumulates in."""
 UPDATE_BYTES = 30.0
 """Per parameter: gradient read 4; master weight and two moments read and written 24; 16-bit
 weight written 2 (Adam in mixed precision, Rajbhandari et al. 2020, section 3.1)."""
@@ -57,7 +66,7 @@ weight written 2 (Adam in mixed precision, Rajbhandari et al. 2020, section 3.1)
 class PlanColumns:
     """The plan of each row: [rows]. `schedule` are `schedule.CODES`; `devices` all of them.
     `unfused` flags software of before fused attention; `recomputed` is the fraction of a
-    stage's layers that is recomputed in full."""
+    stage's layers that is recomputed in full; `gradient_bytes` of one accumulated element."""
 
     devices: Array
     tensor: Array
@@ -75,6 +84,7 @@ class PlanColumns:
     offload: Array
     unfused: Array
     recomputed: Array
+    gradient_bytes: Array
 
     @property
     def micro_batches(self) -> Array:
@@ -98,12 +108,60 @@ class ModelColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepColumns:
-    """`parts_s` add up to `step_time_s`; `busy_s` is the busiest device's own work."""
+    """`parts_s` add up to `step_time_s`; `compute_s` is the busiest device's own work."""
 
     parts_s: dict[str, Array]
     step_time_s: Array
     compute_s: Array
     messages_s: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerColumns:
+    """What the layers take under one layer key, all that a plan needs to know of them: [.., keys].
+
+    Seconds of one micro-batch, [segments, keys]: `parts_s` [parts, segments, keys] forward and
+    backward by `LAYER_PARTS` and `once_s` their sum; `forward_s` of it forward, `weight_s` the
+    products forward, which weight gradients repeat; `again_s` [levels, segments, keys] what is
+    run again where all is recomputed and where attention alone is. `compute_once_s` and
+    `compute_again_s` are the same without messages. Bytes as in `Work`.
+    """
+
+    parts_s: Array
+    once_s: Array
+    forward_s: Array
+    weight_s: Array
+    again_s: Array
+    compute_once_s: Array
+    compute_again_s: Array
+    saved_bytes: Array
+    inputs_bytes: Array
+    boundary_bytes: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutColumns:
+    """What the spreading of weights over devices takes, whatever the layers do: [layouts].
+
+    Seconds before any is hidden: `exchange_s` of messages once a step, `every_s` once a
+    micro-batch; `optimizer_s` a step. `jitter_fraction` of a step is waited for the slowest.
+    """
+
+    exchange_s: Array
+    every_s: Array
+    optimizer_s: Array
+    jitter_fraction: Array
+
+
+Columns = TypeVar("Columns", LayerColumns, LayoutColumns)
+
+
+def take_columns(columns: Columns, index: NDArray[np.intp]) -> Columns:
+    """The columns of each plan by the key or layout it has: [.., plans]."""
+    return replace(
+        columns,
+        **{f.name: np.take(getattr(columns, f.name), index, axis=-1) for f in fields(columns)},
+    )
 
 
 def fabric_of(rates: Rates) -> Fabric:
@@ -120,6 +178,12 @@ def fabric_of(rates: Rates) -> Fabric:
 
 def step_columns(work: Work, plan: PlanColumns, model: ModelColumns, rates: Rates) -> StepColumns:
     """Seconds of one optimizer step, by cause."""
+    layers = layer_columns(work, plan, rates)
+    return compose_step(layers, layout_columns(plan, model, rates), plan, model, rates)
+
+
+def layer_columns(work: Work, plan: PlanColumns, rates: Rates) -> LayerColumns:
+    """Work meets rates. Of the plan only levers that are part of the layer key matter."""
     fabric = fabric_of(rates)
     gemm, attention, stream, launch = _compute_s(work, plan, rates)
     launch = _exposed_s(gemm + attention + stream, launch, rates.launch_overlap)
@@ -127,56 +191,85 @@ def step_columns(work: Work, plan: PlanColumns, model: ModelColumns, rates: Rate
     tensor = _exposed_s(compute, _tensor_s(work, plan, fabric), rates.tensor_overlap)
     context = _exposed_s(attention, _context_s(work, plan, fabric), rates.tensor_overlap)
     expert = _exposed_s(compute, _expert_s(work, plan, rates, fabric), rates.expert_overlap)
+    micro = compute + tensor + context + expert
+
+    def once(times: Array) -> Array:
+        return times[:, FORWARD] + times[:, BACKWARD]
+
+    def again(times: Array) -> Array:
+        return np.stack([times[:, RECOMPUTED], times[:, REATTENDED]])
+
+    return LayerColumns(
+        parts_s=np.stack(
+            [once(part) for part in (gemm, attention, stream, launch, tensor, context, expert)]
+        ),
+        once_s=once(micro),
+        forward_s=micro[:, FORWARD],
+        weight_s=gemm[:, FORWARD],
+        again_s=again(micro),
+        compute_once_s=once(compute),
+        compute_again_s=again(compute),
+        saved_bytes=work.saved_bytes,
+        inputs_bytes=work.inputs_bytes,
+        boundary_bytes=work.boundary_bytes,
+    )
+
+
+def layout_columns(plan: PlanColumns, model: ModelColumns, rates: Rates) -> LayoutColumns:
+    """Of the plan only degrees, sharding and offload matter."""
+    exchange_s, every_s = _data_s(plan, model, rates)
+    return LayoutColumns(
+        exchange_s=exchange_s,
+        every_s=every_s,
+        optimizer_s=_optimizer_s(plan, model, rates),
+        jitter_fraction=rates.jitter * np.log2(np.maximum(plan.devices / 8.0, 1.0)),
+    )
+
+
+def compose_step(
+    layers: LayerColumns,
+    layout: LayoutColumns,
+    plan: PlanColumns,
+    model: ModelColumns,
+    rates: Rates,
+) -> StepColumns:
+    """The step of each plan from its layers' and its layout's times. Of the rates only those
+    that no precision changes matter, so one row of them serves all plans of a pool."""
     stage = _Stage(plan, model)
     micros = plan.micro_batches
 
-    def passes(times: Array) -> tuple[Array, Array]:
-        """First passes and recomputation, [segments, rows]."""
-        again = plan.recomputed * times[:, RECOMPUTED]
-        again = again + (1.0 - plan.recomputed) * times[:, REATTENDED]
-        return times[:, FORWARD] + times[:, BACKWARD], again
+    def again(times: Array) -> Array:
+        return np.asarray(plan.recomputed * times[0] + (1.0 - plan.recomputed) * times[1])
 
-    parts: dict[str, Array] = {}
-    recompute = np.zeros_like(micros)
-    for name, times in (
-        ("gemm", gemm),
-        ("attention", attention),
-        ("elementwise", stream),
-        ("launch", launch),
-        ("tensor messages", tensor),
-        ("context messages", context),
-        ("expert messages", expert),
-    ):
-        once, again = passes(times)
-        parts[name] = micros * stage.slowest(once)
-        recompute = recompute + micros * stage.slowest(again)
-    parts["recompute"] = recompute
-    micro = compute + tensor + context + expert
-    once, again = passes(micro)
-    forward_s = stage.others(micro[:, FORWARD])
+    repeated = again(layers.again_s)
+    both = layers.once_s + repeated
+    micro_s = stage.slowest(both)
+    forward_s = stage.others(layers.forward_s)
+    parts = dict(zip(LAYER_PARTS, micros * stage.slowest(layers.parts_s), strict=True))
+    parts["recompute"] = micros * stage.slowest(repeated)
     parts["pipeline bubble"] = schedule.bubble_s(
         plan.schedule,
         stages=plan.pipeline,
         micro_batches=micros,
         virtual=plan.virtual,
         forward_s=forward_s,
-        backward_s=stage.others(once + again) - forward_s,
-        weight_s=stage.others(gemm[:, FORWARD]),
+        backward_s=stage.others(both) - forward_s,
+        weight_s=stage.others(layers.weight_s),
     )
-    parts["pipeline messages"] = _pipeline_s(work, plan, rates, fabric)
-    micro_s = stage.slowest(once + again)
-    parts["data messages"] = _data_s(plan, model, rates, fabric, micro_s)
-    parts["optimizer"] = _optimizer_s(plan, model, rates)
+    parts["pipeline messages"] = _pipeline_s(layers.boundary_bytes, plan, rates)
+    parts["data messages"] = _exposed_s(
+        micro_s, layout.exchange_s, rates.data_overlap
+    ) + micros * _exposed_s(micro_s, layout.every_s, rates.data_overlap)
+    parts["optimizer"] = layout.optimizer_s
     parts["fixed"] = rates.step_s * np.ones_like(micros)
-    total = np.sum(list(parts.values()), axis=0)
-    parts["jitter"] = total * rates.jitter * np.log2(np.maximum(plan.devices / 8.0, 1.0))
+    total = sum(parts.values())
+    parts["jitter"] = total * layout.jitter_fraction
     messages = sum(parts[name] for name in PARTS if name.endswith("messages"))
-    busy, again = passes(compute)
-    compute_s = micros * stage.slowest(busy + again) + parts["optimizer"]
+    busy_s = stage.slowest(layers.compute_once_s + again(layers.compute_again_s))
     return StepColumns(
         parts_s={name: parts[name] for name in PARTS},
-        step_time_s=total + parts["jitter"],
-        compute_s=compute_s,
+        step_time_s=np.asarray(total + parts["jitter"]),
+        compute_s=micros * busy_s + layout.optimizer_s,
         messages_s=np.asarray(messages),
     )
 
@@ -185,11 +278,12 @@ def _compute_s(work: Work, plan: PlanColumns, rates: Rates) -> tuple[Array, Arra
     """[segments, phases, rows] of products, attention, streaming and launches."""
     narrow = 1.0 / rates.narrow_flop_per_s
     wide = 1.0 / rates.wide_flop_per_s
-    expert = np.where(work.narrow_flop.sum(axis=(0, 1)) > 0, narrow, wide)
+    blocks = np.where(work.narrow_flop.sum(axis=(0, 1)) > 0, narrow, wide)
     gemm = (
         work.narrow_flop * narrow
         + work.wide_flop * wide
-        + work.expert_flop * ((rates.expert_imbalance - 1.0) * expert)
+        + work.expert_flop * ((rates.expert_imbalance - 1.0) * blocks)
+        + work.ragged_flop * ((rates.ragged_slowdown - 1.0) * blocks)
         + work.gemm_bytes * (rates.gemm_byte_share / rates.bytes_per_s)
     )
     stream = np.where(plan.unfused > 0, rates.unfused_stream, rates.fused_stream)
@@ -235,22 +329,22 @@ class _Stage:
         self.stages = plan.pipeline
 
     def slowest(self, by_segment: Array) -> Array:
-        """[segments, rows] -> [rows]."""
-        both = by_segment[0] + by_segment[2]
-        ends = np.where(self.alone, both, np.maximum(by_segment[0], by_segment[2]))
-        return self.share * by_segment[1] + ends
+        """[.., segments, rows] -> [.., rows]."""
+        first, block, last = by_segment[..., 0, :], by_segment[..., 1, :], by_segment[..., 2, :]
+        ends = np.where(self.alone, first + last, np.maximum(first, last))
+        return np.asarray(self.share * block + ends)
 
     def others(self, by_segment: Array) -> Array:
         """Mean of the other stages: they fill and drain the pipeline about the slowest one."""
-        rest = by_segment.sum(axis=0) - self.slowest(by_segment)
-        return np.maximum(rest, 0.0) / np.maximum(self.stages - 1.0, 1.0)
+        rest = by_segment.sum(axis=-2) - self.slowest(by_segment)
+        return np.asarray(np.maximum(rest, 0.0) / np.maximum(self.stages - 1.0, 1.0))
 
 
-def _pipeline_s(work: Work, plan: PlanColumns, rates: Rates, fabric: Fabric) -> Array:
+def _pipeline_s(boundary_bytes: Array, plan: PlanColumns, rates: Rates) -> Array:
     """Every micro-batch's activations come in and gradients go out, once per model chunk."""
-    share = work.boundary_bytes / np.where(plan.pipeline > 1, plan.tensor, 1.0)
+    share = boundary_bytes / np.where(plan.pipeline > 1, plan.tensor, 1.0)
     stride = plan.tensor * plan.context * plan.data
-    one = send_s(share, plan.pipeline, stride, fabric)
+    one = send_s(share, plan.pipeline, stride, fabric_of(rates))
     count = schedule.messages(plan.schedule, plan.pipeline, plan.micro_batches, plan.virtual)
     return (1.0 - rates.pipeline_overlap) * count * one
 
@@ -271,16 +365,15 @@ def replicas(plan: PlanColumns) -> tuple[Array, Array]:
     return ranks, np.maximum(ranks * plan.tensor / (plan.expert * plan.expert_tensor), 1.0)
 
 
-def _data_s(
-    plan: PlanColumns, model: ModelColumns, rates: Rates, fabric: Fabric, micro_s: Array
-) -> Array:
-    """Gradient and weight traffic of data parallelism that no arithmetic hides.
+def _data_s(plan: PlanColumns, model: ModelColumns, rates: Rates) -> tuple[Array, Array]:
+    """Gradient and weight traffic of data parallelism, once a step and once a micro-batch.
 
     Replicated weights (stage 0): one all-reduce a step; sharded optimizer (1, 2): a
     reduce-scatter of gradients and an all-gather of weights a step; sharded weights (3): two
     all-gathers and a reduce-scatter every micro-batch (Zhao et al. 2023, FSDP). Hybrid
     sharding adds an all-reduce of each shard between the groups.
     """
+    fabric = fabric_of(rates)
     dense, experts = local_parameters(plan, model)
     ranks, expert_ranks = replicas(plan)
     trained = model.trainable_fraction
@@ -291,11 +384,11 @@ def _data_s(
     ):
         shard = np.where(plan.shard > 0, np.minimum(plan.shard, group), group)
         gradients = trained * size
-        stage0 = all_reduce_s(GRADIENT_BYTES * gradients, group, stride, fabric)
+        stage0 = all_reduce_s(plan.gradient_bytes * gradients, group, stride, fabric)
         between = all_reduce_s(
-            GRADIENT_BYTES * gradients / shard, group / shard, stride * shard, fabric
+            plan.gradient_bytes * gradients / shard, group / shard, stride * shard, fabric
         )
-        stage1 = reduce_scatter_s(GRADIENT_BYTES * gradients, shard, stride, fabric) + all_gather_s(
+        stage1 = reduce_scatter_s(plan.gradient_bytes * gradients, shard, stride, fabric) + all_gather_s(
             WEIGHT_BYTES * gradients, shard, stride, fabric
         )
         stage3 = 2.0 * all_gather_s(WEIGHT_BYTES * size, shard, stride, fabric)
@@ -305,9 +398,7 @@ def _data_s(
         exchange = exchange + np.where(plan.zero_stage < 1, stage0, between)
         exchange = exchange + np.where((plan.zero_stage >= 1) & (plan.zero_stage < 3), stage1, 0.0)
         every = every + np.where(plan.zero_stage >= 3, stage3, 0.0)
-    return _exposed_s(micro_s, exchange, rates.data_overlap) + plan.micro_batches * _exposed_s(
-        micro_s, every, rates.data_overlap
-    )
+    return exchange, every
 
 
 def _optimizer_s(plan: PlanColumns, model: ModelColumns, rates: Rates) -> Array:

@@ -13,10 +13,26 @@ from twofold.fleet import Pool
 from twofold.model import Model, Operator, operator_table, training_flop_per_token
 from twofold.outcome import Estimate, Outcome
 from twofold.perf.carbon import embodied_kgco2e, operational_kgco2e
-from twofold.perf.cluster import PARTS, ModelColumns, PlanColumns, StepColumns, step_columns
+from twofold.perf.cluster import (
+    PARTS,
+    LayerColumns,
+    LayoutColumns,
+    ModelColumns,
+    PlanColumns,
+    StepColumns,
+    compose_step,
+    layer_columns,
+    layout_columns,
+)
 from twofold.perf.cost import SECONDS_PER_HOUR, rent_usd
 from twofold.perf.energy import EnergyParts, energy_parts_j
-from twofold.perf.footprint import MEMORY_PARTS, FootprintColumns, footprint_columns
+from twofold.perf.footprint import (
+    MEMORY_PARTS,
+    FootprintColumns,
+    StateColumns,
+    compose_footprint,
+    state_columns,
+)
 from twofold.perf.goodput import best_goodput_fraction, checkpoint_stall_s, failures_per_s
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import (
@@ -122,7 +138,7 @@ def rates_of(problem: Problem, table: PlanTable) -> Rates:
         for code in codes
     ]
     place = np.searchsorted(codes, table.precision)
-    names = [field for field in Rates.__dataclass_fields__]
+    names = list(Rates.__dataclass_fields__)
     return Rates(
         **{name: np.concatenate([getattr(r, name) for r in each])[place] for name in names}
     )
@@ -132,9 +148,31 @@ def price_plans(
     problem: Problem, work: Work, plan: PlanColumns, model: ModelColumns, rates: Rates
 ) -> FleetColumns:
     """The composer of everything: closed forms only, no loop over plans."""
+    return compose_plans(
+        problem,
+        layer_columns(work, plan, rates),
+        layout_columns(plan, model, rates),
+        state_columns(plan, model),
+        plan,
+        model,
+        rates,
+    )
+
+
+def compose_plans(
+    problem: Problem,
+    layers: LayerColumns,
+    layout: LayoutColumns,
+    state: StateColumns,
+    plan: PlanColumns,
+    model: ModelColumns,
+    rates: Rates,
+) -> FleetColumns:
+    """Everything of each plan from what its layer key and its layout take: a search over many
+    plans prices those few first. One row of model and rates serves all plans of a pool."""
     pool, accelerator = problem.pool, problem.pool.node.accelerator
-    step = step_columns(work, plan, model, rates)
-    footprint = footprint_columns(work, plan, model)
+    step = compose_step(layers, layout, plan, model, rates)
+    footprint = compose_footprint(layers.saved_bytes, layers.inputs_bytes, state, plan, model)
     spread = problem.fit.spread_of(accelerator)
     devices = plan.devices
     nodes = np.ceil(devices / pool.node.num_accelerators)
@@ -144,7 +182,7 @@ def price_plans(
     parts = _energy_parts(problem, step, plan)
     energy_j = None
     if parts is not None:
-        energy_j = np.sum(parts, axis=0) * devices * time_s / step.step_time_s
+        energy_j = np.asarray(sum(parts)) * devices * time_s / step.step_time_s
     cost = None
     if pool.usd_per_node_hour is not None:
         cost = rent_usd(pool.usd_per_node_hour.value, nodes, time_s)
@@ -280,7 +318,8 @@ def _basis(problem: Problem) -> str:
     accelerator = problem.pool.node.accelerator
     runs = problem.fit.die(accelerator).num_runs
     if accelerator.die in problem.fit.dies:
-        return f"physics with efficiencies fitted on {runs} published runs of the die {accelerator.die}"
+        die = accelerator.die
+        return f"physics with efficiencies fitted on {runs} published runs of the die {die}"
     return f"physics with its vendor's mean efficiencies: no published run of '{accelerator.name}'"
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from twofold.perf import schedule
 from twofold.perf.cluster import (
-    GRADIENT_BYTES,
     WEIGHT_BYTES,
     ModelColumns,
     PlanColumns,
@@ -35,9 +34,9 @@ MEMORY_PARTS = (
 
 MASTER_BYTES = 4.0
 MOMENT_BYTES = 8.0
-FRAMEWORK_BYTES = 1.5e9
-"""Context of the driver, communication buffers and libraries of a GPU: 1 to 2 GB is usual."""
-FRAGMENTATION_FRACTION = 0.05
+FRAMEWORK_BYTES = 3e9
+"""Context of the driver, communication buffers and libraries of a GPU: aiconfigurator reserves 3.5 GB and 0.35 for NCCL."""
+FRAGMENTATION_FRACTION = 0.08
 """Of activations and working memory, lost between allocations."""
 _GATHERED_LAYERS = 2.0
 """Fully sharded weights: one layer gathered for use, the next already on its way."""
@@ -51,13 +50,36 @@ class FootprintColumns:
     peak_bytes: Array
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateColumns:
+    """Bytes of the model's state on a device, whatever is computed with it: [ends, layouts],
+    ends being the first and the last stage. `gathered` [layouts] are weights held in passing."""
+
+    weights: Array
+    gradients: Array
+    optimizer: Array
+    gathered: Array
+
+
 def footprint_columns(work: Work, plan: PlanColumns, model: ModelColumns) -> FootprintColumns:
     """The heavier of the first and the last stage."""
-    first = _stage_parts(work, plan, model, last=False)
-    last = _stage_parts(work, plan, model, last=True)
+    saved, inputs = work.saved_bytes, work.inputs_bytes
+    return compose_footprint(saved, inputs, state_columns(plan, model), plan, model)
+
+
+def compose_footprint(
+    saved_bytes: Array,
+    inputs_bytes: Array,
+    state: StateColumns,
+    plan: PlanColumns,
+    model: ModelColumns,
+) -> FootprintColumns:
+    """The same from the activations of each plan's layer key and the state of its layout."""
+    first = _stage_parts(saved_bytes, inputs_bytes, state, plan, model, last=False)
+    last = _stage_parts(saved_bytes, inputs_bytes, state, plan, model, last=True)
     heavier = sum(last.values()) > sum(first.values())
     parts = {name: np.where(heavier, last[name], first[name]) for name in MEMORY_PARTS}
-    return FootprintColumns(parts_bytes=parts, peak_bytes=np.sum(list(parts.values()), axis=0))
+    return FootprintColumns(parts_bytes=parts, peak_bytes=np.asarray(sum(parts.values())))
 
 
 def least_recomputed(
@@ -76,13 +98,24 @@ def least_recomputed(
     return np.minimum(layers / per_stage, 1.0)
 
 
-def _stage_parts(
-    work: Work, plan: PlanColumns, model: ModelColumns, *, last: bool
-) -> dict[str, Array]:
-    alone = plan.pipeline <= 1
+def state_columns(plan: PlanColumns, model: ModelColumns) -> StateColumns:
+    """Of the plan only degrees, sharding and offload matter."""
+    pair = [_state_bytes(plan, model, last=last) for last in (False, True)]
+    weights, gradients, optimizer = (np.stack(both) for both in zip(*pair, strict=True))
+    layer = (model.dense + model.experts) / model.layers / plan.tensor
+    gathered = np.where(plan.zero_stage >= 3, _GATHERED_LAYERS * WEIGHT_BYTES * layer, 0.0)
+    return StateColumns(
+        weights=weights, gradients=gradients, optimizer=optimizer, gathered=gathered
+    )
+
+
+def _state_bytes(
+    plan: PlanColumns, model: ModelColumns, *, last: bool
+) -> tuple[Array, Array, Array]:
+    """Weights, gradients and optimizer state of the first or the last stage."""
     ends = model.output if last else model.input
-    ends = np.where(alone, model.input + model.output, ends)
-    layers = np.ceil(model.layers / plan.pipeline) / model.layers
+    ends = np.where(plan.pipeline <= 1, model.input + model.output, ends)
+    layers = _stage_share(plan, model)
     dense = (model.dense * layers + ends) / plan.tensor
     experts = model.experts * layers / (plan.expert * plan.expert_tensor)
     ranks, expert_ranks = replicas(plan)
@@ -91,6 +124,29 @@ def _stage_parts(
     sharded = dense / shard + experts / expert_shard
     whole = dense + experts
     trained = model.trainable_fraction
+    state = np.where(plan.zero_stage >= 1, sharded, whole)
+    return (
+        WEIGHT_BYTES * np.where(plan.zero_stage >= 3, sharded, whole),
+        plan.gradient_bytes * trained * np.where(plan.zero_stage >= 2, sharded, whole),
+        (1.0 - plan.offload) * (MASTER_BYTES + MOMENT_BYTES) * trained * state,
+    )
+
+
+def _stage_share(plan: PlanColumns, model: ModelColumns) -> Array:
+    """Of the blocks, on the fullest stage."""
+    return np.ceil(model.layers / plan.pipeline) / model.layers
+
+
+def _stage_parts(
+    saved_bytes: Array,
+    inputs_bytes: Array,
+    state: StateColumns,
+    plan: PlanColumns,
+    model: ModelColumns,
+    *,
+    last: bool,
+) -> dict[str, Array]:
+    alone = plan.pipeline <= 1
     flight = schedule.in_flight(
         plan.schedule,
         stages=plan.pipeline,
@@ -100,28 +156,19 @@ def _stage_parts(
     )
     # What one stage keeps for one micro-batch; the embedding's and the head's only at the ends.
     share = plan.recomputed
-    kept = flight * layers * ((1.0 - share) * work.saved_bytes[1] + share * work.inputs_bytes[1])
-    inputs = np.where(alone | (not last), work.saved_bytes[0] * flight, 0.0)
-    logits = np.where(alone | last, work.saved_bytes[2], 0.0)
-    gathered = np.where(
-        plan.zero_stage >= 3,
-        _GATHERED_LAYERS
-        * WEIGHT_BYTES
-        * (model.dense + model.experts)
-        / model.layers
-        / plan.tensor,
-        0.0,
-    )
-    one_layer = (work.saved_bytes[1] - work.inputs_bytes[1]) / model.layers
-    working = one_layer * np.minimum(share * model.layers, 1.0) + gathered
-    on_device = 1.0 - plan.offload
-    state = np.where(plan.zero_stage >= 1, sharded, whole)
+    layers = flight * _stage_share(plan, model)
+    kept = layers * ((1.0 - share) * saved_bytes[1] + share * inputs_bytes[1])
+    inputs = np.where(alone | (not last), saved_bytes[0] * flight, 0.0)
+    logits = np.where(alone | last, saved_bytes[2], 0.0)
+    one_layer = (saved_bytes[1] - inputs_bytes[1]) / model.layers
+    # A layer that runs again has its activations, and soon as many gradients of them.
+    working = 2.0 * one_layer * np.minimum(share * model.layers, 1.0) + state.gathered
     return {
-        "weights": WEIGHT_BYTES * np.where(plan.zero_stage >= 3, sharded, whole),
-        "gradients": GRADIENT_BYTES * trained * np.where(plan.zero_stage >= 2, sharded, whole),
-        "optimizer": on_device * (MASTER_BYTES + MOMENT_BYTES) * trained * state,
+        "weights": state.weights[int(last)],
+        "gradients": state.gradients[int(last)],
+        "optimizer": state.optimizer[int(last)],
         "activations": (kept + inputs) * (1.0 + FRAGMENTATION_FRACTION),
         "logits": logits,
         "working": working * (1.0 + FRAGMENTATION_FRACTION),
-        "framework": FRAMEWORK_BYTES * np.ones_like(whole),
+        "framework": FRAMEWORK_BYTES * np.ones_like(kept),
     }

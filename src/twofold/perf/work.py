@@ -37,6 +37,10 @@ _SCORE_SAVED_BYTES = 5.0
 _FLASH_BACKWARD = 2.5
 """Five products backward for two forward, scores being recomputed (Dao 2023, section 3.1)."""
 _EXPLICIT_CALLS = (5.0, 8.0)
+_TILE = 64.0
+"""Matrix units read operands in lines of 128 bytes: widths and depths that are no multiple of 64
+elements run far below the rate (NVIDIA, "Matrix Multiplication Background", tile quantisation).
+Vocabularies are padded by every framework."""
 _QUANTISE_BYTES = 1.0
 """Casting an operand of a narrow product: 1 byte written; it is read where it was made."""
 
@@ -66,16 +70,19 @@ class Work:
     """Per device and micro-batch, all layers of the model together, data ranks apart.
 
     `narrow_flop` are products that an 8- or 4-bit precision speeds up, `wide_flop` those that
-    stay in 16 bits, and `expert_flop` those of either that experts take; `calls` are launches. Messages: `tensor_bytes` all-reduced over the
-    tensor ranks in `tensor_calls`, `context_bytes` of keys and values received, `expert_bytes`
-    sent to the experts and back. `saved_bytes` [segments, keys] wait for the backward pass
-    (one micro-batch, the whole model's layers) where nothing is recomputed in full, and
-    `inputs_bytes` of them where everything is; `boundary_bytes` [keys] go to the next pipeline stage.
+    stay in 16 bits, and `expert_flop` those of either that experts take and
+    `ragged_flop` those whose width or depth no tile divides; `calls` are launches.
+    Messages: `tensor_bytes` all-reduced over the tensor ranks in `tensor_calls`, `context_bytes`
+    of keys and values received, `expert_bytes` sent to the experts and back. `saved_bytes`
+    [segments, keys] wait for the backward pass (one micro-batch, the whole model's layers) where
+    nothing is recomputed in full, and `inputs_bytes` of them where everything is;
+    `boundary_bytes` [keys] go to the next pipeline stage.
     """
 
     narrow_flop: Array
     wide_flop: Array
     expert_flop: Array
+    ragged_flop: Array
     attention_flop: Array
     gemm_bytes: Array
     stream_bytes: Array
@@ -161,10 +168,12 @@ def _gemm_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pair]:
     all-reduced (Shoeybi et al. 2019, section 3), counted at the row-parallel one for both."""
     batch, m, n, k = gemm_shape(row, keys, seq)
     flop = 2.0 * batch * m * n * k
+    ragged = np.asarray(((n % _TILE > 0) | (k % _TILE > 0)) & (row.segment == "block"), float)
     size = WIDTH_BYTES * batch * (m * k + k * n + m * n)
     products = 2.0 - (keys.frozen if row.segment != "output" else 0.0)
     narrow = keys.narrow if row.segment == "block" and row.op != "router" else 0.0 * keys.narrow
     work = {
+        "ragged_flop": (ragged * flop, ragged * products * flop),
         "narrow_flop": (narrow * flop, narrow * products * flop),
         "wide_flop": ((1 - narrow) * flop, (1 - narrow) * products * flop),
         "gemm_bytes": (size, products * size),
