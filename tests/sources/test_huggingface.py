@@ -198,6 +198,7 @@ def test_a_folder_and_a_file_are_found(tmp_path: Path) -> None:
         ({"hidden_size": 4096.5}, "whole number"),
         ({"hidden_size": True}, "hidden_size is True"),
         ({"hidden_size": "big"}, "hidden_size is 'big'"),
+        ({"hidden_size": 10**400}, "at most 1,000,000,000"),
         ({"num_attention_heads": 33}, "33 heads"),
         ({"num_key_value_heads": 5}, "5 key/value heads"),
         ({"hidden_act": "tanh"}, "not supported"),

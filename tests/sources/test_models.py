@@ -121,6 +121,12 @@ def test_names_are_found_by_alias_and_case() -> None:
     assert find_model("Llama-3.1-8B") == find_model("llama-3-8b") == find_model("llama-3.1-8b")
 
 
+@pytest.mark.parametrize("name", ["", "x" * 5000, "\0", "..", "mixtral/8x7b"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        find_model(name)
+
+
 @pytest.mark.parametrize("name", ["llama-3.1-7b", "gpt3-175", "mixtrall-8x7b"])
 def test_an_unknown_name_is_answered_with_the_nearest(name: str) -> None:
     with pytest.raises(InputError, match="there is no model") as caught:
@@ -146,6 +152,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ("layers = ", "not TOML"),
         ("x = 1", "no key 'x'"),
+        ("x = " + "9" * 5000, "not TOML"),
         ("note = 'x'", "neither"),
         ("[model]\nlayerz = 1", "layerz"),
         ("[model]\nlayers = 1", "hidden"),

@@ -13,6 +13,9 @@ NormPlace = Literal["before", "after", "around"]
 Activation = Literal["gelu", "relu", "relu2", "swiglu", "geglu"]
 Position = Literal["learned", "rotary", "alibi", "none"]
 
+_MOST = 10**9
+"""More of anything is a slip of the pen, and would overflow the arithmetic that follows."""
+
 GATED: tuple[Activation, ...] = ("swiglu", "geglu")
 
 
@@ -263,8 +266,8 @@ class Model:
             )
 
     def _require(self, name: str, least: int) -> None:
-        if getattr(self, name) < least:
-            self._refuse(name, f"{name} is {getattr(self, name)}", f"use at least {least}")
+        if not least <= getattr(self, name) <= _MOST:
+            self._refuse(name, f"{name} is {getattr(self, name)}", _range(least))
 
     def _refuse(self, field: str, what: str, help: str) -> None:
         raise InputError(what, at=f"model '{self.name}', {field}", help=help)
@@ -273,8 +276,12 @@ class Model:
 def _at_least(at: str, part: object, least: int, *names: str) -> None:
     for name in names:
         value = getattr(part, name)
-        if value < least:
-            raise InputError(f"{name} is {value}", at=f"{at}, {name}", help=f"use at least {least}")
+        if not least <= value <= _MOST:
+            raise InputError(f"{name} is {value}", at=f"{at}, {name}", help=_range(least))
+
+
+def _range(least: int) -> str:
+    return f"use at least {least}, at most {_MOST:,}"
 
 
 def _divisors(number: int) -> str:

@@ -19,7 +19,16 @@ from twofold.sources.huggingface import model_from_config
 from twofold.sources.table import network_from_table
 
 _FOLDER = Path(__file__).parents[1] / "catalog" / "models"
-_ENVELOPE = ("model", "operators", "network", "aliases", "source", "note", "published_parameters")
+_ENVELOPE = (
+    "model",
+    "recipe",
+    "operators",
+    "network",
+    "aliases",
+    "source",
+    "note",
+    "published_parameters",
+)
 
 
 def find_model(name_or_path: str) -> Model:
@@ -28,7 +37,7 @@ def find_model(name_or_path: str) -> Model:
     if path is not None:
         return _read_toml(path)
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if _is_folder(path):
         path = path / "config.json"
         if not path.is_file():
             raise InputError(
@@ -59,12 +68,19 @@ def published_parameters(name: str) -> int | None:
 def _catalog_path(name: str) -> Path | None:
     wanted = name.lower()
     path = _FOLDER / f"{wanted}.toml"
-    if "/" not in wanted and "\\" not in wanted and path.is_file():
+    if wanted in model_names():
         return path
     for path in sorted(_FOLDER.glob("*.toml")):
         if wanted in _decode(path).get("aliases", ()):
             return path
     return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a text that cannot be a path
+        return False
 
 
 def _unknown(name: str) -> InputError:
@@ -122,7 +138,7 @@ def _read_toml(path: Path) -> Model:
 def _decode(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"the file is not TOML: {error}", at=str(path), help="correct it"
         ) from error

@@ -33,6 +33,8 @@ from twofold.errors import InputError
 from twofold.model import Model, Operator, Size
 from twofold.model.table import NOTHING, Segment
 
+_MOST = 1e15
+
 _KEYS = {
     "name": str, "kind": str, "op": str, "m": float, "n": float, "k": float, "layer": int,
     "repeat": int, "saved": float, "boundary": float, "bias": bool, "parameters": int,
@@ -116,9 +118,9 @@ def _checked(item: Any, at: str) -> Mapping[str, Any]:
         if form is float:
             right = isinstance(value, int | float) and not isinstance(value, bool)
             least = 0 if key in ("saved", "boundary") else 1
-            right = right and math.isfinite(value) and value >= least
+            right = right and math.isfinite(value) and least <= value <= _MOST
         elif form is int:
-            right = type(value) is int and value >= 0
+            right = type(value) is int and 0 <= value <= _MOST
         else:
             right = isinstance(value, form)
         if not right:
