@@ -93,7 +93,7 @@ def test_rounding_is_told() -> None:
     ("text", "says"),
     [
         ("", "without a pool"),
-        ("pool = 3\n", "without a pool"),
+        ("pool = 3\n", "list of tables"),
         ("[[pool]]\ncount = 3\n", "either its machine or its accelerator"),
         ('[[pool]]\nmachine = "dgx-h100"\naccelerator = "h100-sxm"\n', "either its machine"),
         ('[[pool]]\nmachine = "dgx-h100"\ncount = 0\n', "count"),

@@ -25,12 +25,19 @@ catalog: { value = 0.2, basis = "published", source = "our utility, 2026", date 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from twofold.catalog.form import check_schema, read_figure, read_figures, unknown_key
+from twofold.catalog.form import (
+    check_schema,
+    read_figure,
+    read_figures,
+    read_rows,
+    read_table,
+    unknown_key,
+)
 from twofold.catalog.layers import read_toml
 from twofold.catalog.places import grid, resolve_region
 from twofold.catalog.pool import PoolSpec, make_pool, parse_pool, rounding_remark
@@ -108,11 +115,12 @@ def _read_specs(path: Path, region: str | None, term: Term) -> list[PoolSpec]:
     for key in content:
         if key not in _FLEET_KEYS:
             raise unknown_key(key, _FLEET_KEYS, f"{path}, {key}")
-    rows = content.get("pool", [])
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    rows = read_rows(content, "pool", str(path))
+    if not rows:
         raise InputError(
             "a fleet without a pool", at=str(path), help="add [[pool]] with machine and count"
         )
+    _check_text(content, "region", str(path))
     region = content.get("region", region)
     return [
         _read_spec(row, f"{path}, pool {index + 1}", region, term) for index, row in enumerate(rows)
@@ -123,6 +131,8 @@ def _read_spec(row: dict[str, Any], at: str, region: str | None, term: Term) -> 
     for key in row:
         if key not in _POOL_KEYS:
             raise unknown_key(key, _POOL_KEYS, f"{at}, {key}")
+    for key in ("machine", "accelerator", "name", "region"):
+        _check_text(row, key, at)
     named = [row[key] for key in ("machine", "accelerator") if key in row]
     if len(named) != 1:
         raise InputError(
@@ -154,13 +164,18 @@ def _read_spec(row: dict[str, Any], at: str, region: str | None, term: Term) -> 
         region=row.get("region", region),
         term=own_term,
         accelerator_figures=read_figures(
-            row.get("accelerator_figures", {}), "accelerator", origin=at, layer=nearest
+            read_table(row, "accelerator_figures", at), "accelerator", origin=at, layer=nearest
         ),
         machine_figures=read_figures(
-            row.get("machine_figures", {}), "node", origin=at, layer=nearest
+            read_table(row, "machine_figures", at), "node", origin=at, layer=nearest
         ),
         **figures,
     )
+
+
+def _check_text(row: Mapping[str, Any], key: str, at: str) -> None:
+    if not isinstance(row.get(key, ""), str):
+        raise InputError(f"{row[key]!r} is not a text", at=f"{at}, {key}", help="put it in quotes")
 
 
 def _calibrated(path: Path, region: str | None) -> list[Pool]:

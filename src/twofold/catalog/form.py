@@ -73,10 +73,8 @@ def read_entry(mapping: Mapping[str, Any], kind: EntryKind, *, origin: str, laye
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         raise InputError("aliases are a list of names", at=f"{origin}, aliases", help="correct it")
     body = {key: value for key, value in mapping.items() if key not in ENVELOPE}
-    sources = _sources(mapping.get("sources", {}), origin)
-    own = mapping.get("figures", {})
-    if not isinstance(own, Mapping):
-        raise InputError("`figures` is not a table", at=f"{origin}, figures", help="see the form")
+    sources = read_sources(mapping, origin)
+    own = read_table(mapping, "figures", origin)
     return Entry(
         kind=kind,
         id=name,
@@ -85,6 +83,36 @@ def read_entry(mapping: Mapping[str, Any], kind: EntryKind, *, origin: str, laye
         figures=read_figures(own, kind, origin=origin, layer=layer, sources=sources),
         origins=(origin,),
     )
+
+
+def read_table(mapping: Mapping[str, Any], key: str, origin: str) -> Mapping[str, Any]:
+    """The table of that key, empty where there is none. InputError: it is no table."""
+    table = mapping.get(key, {})
+    if not isinstance(table, Mapping):
+        raise InputError(
+            f"`{key}` is not a table", at=f"{origin}, {key}", help=f"write it as [{key}]"
+        )
+    return table
+
+
+def read_rows(mapping: Mapping[str, Any], key: str, origin: str) -> list[dict[str, Any]]:
+    """The rows `[[key]]`, none where there are none. InputError: they are no tables."""
+    rows = mapping.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(
+            f"`{key}` is not a list of tables", at=f"{origin}, {key}", help=f"write [[{key}]]"
+        )
+    return rows
+
+
+def read_sources(mapping: Mapping[str, Any], origin: str) -> dict[str, str]:
+    """The texts of `[sources]` by key."""
+    sources = read_table(mapping, "sources", origin)
+    if not all(isinstance(text, str) for text in sources.values()):
+        raise InputError(
+            "`sources` is not a table of texts", at=f"{origin}, sources", help="correct it"
+        )
+    return {str(key): text for key, text in sources.items()}
 
 
 def check_schema(mapping: Mapping[str, Any], origin: str) -> None:
@@ -229,14 +257,6 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
         else:
             pairs.append((f"{prefix}{key}", value))
     return pairs
-
-
-def _sources(mapping: Any, origin: str) -> dict[str, str]:
-    if not isinstance(mapping, Mapping) or not all(isinstance(v, str) for v in mapping.values()):
-        raise InputError(
-            "`sources` is not a table of texts", at=f"{origin}, sources", help="fix it"
-        )
-    return {str(key): value for key, value in mapping.items()}
 
 
 def _factors(value: Any, at: str) -> tuple[float, ...]:

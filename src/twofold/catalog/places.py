@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from twofold.catalog import layers
-from twofold.catalog.form import check_schema, read_figure
+from twofold.catalog.form import check_schema, read_figure, read_sources, read_table
 from twofold.errors import InputError
 from twofold.figure import Figure
 
@@ -40,7 +40,8 @@ def grid(region: str) -> Figure:
 
 def list_regions() -> dict[str, str]:
     """Every place with a grid figure and its name, sorted by id."""
-    found = {place: name for place, name in _names().items() if place in known_grids()}
+    known = known_grids()
+    found = {place: name for place, name in _names().items() if place in known}
     found |= {region: f"in {inside}" for region, inside in lies_in().items()}
     return dict(sorted(found.items()))
 
@@ -53,7 +54,7 @@ def resolve_region(region: str) -> str:
     if exact:
         return exact[0]
     bare = [place for place in ids if place.casefold().rpartition(":")[2] == wanted]
-    named = [place for place, name in _names().items() if name.casefold() == wanted]
+    named = [p for p, name in _names().items() if name.casefold() == wanted and p in ids]
     countries = [place for place in named if ":" not in place]
     found = list(dict.fromkeys([*bare, *(countries or named)]))
     if len(found) == 1:
@@ -81,9 +82,9 @@ def facility(provider: str) -> tuple[Figure | None, Figure | None]:
     pue: Figure | None = None
     water: Figure | None = None
     for origin, _, content in layers.documents("grids"):
-        row = content.get("facility", {}).get(provider, {})
+        row = _tables(content, "facility", origin).get(provider, {})
         at = f"{origin}, facility.{provider}"
-        sources = content.get("sources", {})
+        sources = read_sources(content, origin)
         if "pue" in row:
             pue = read_figure(row["pue"], unit="1", at=f"{at}.pue", sources=sources)
         if "water_l_per_kwh" in row:
@@ -98,7 +99,7 @@ def known_grids() -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for origin, _, content in layers.documents("grids"):
         check_schema(content, origin)
-        for place, row in _table(content, "place", origin).items():
+        for place, row in _tables(content, "place", origin).items():
             if "kgco2e_per_kwh" in row:
                 found[place] = _grid_figure(row, content, f"{origin}, place.{place}")
     return found
@@ -121,7 +122,7 @@ def _names() -> dict[str, str]:
     return {
         place: str(row.get("name", place))
         for origin, _, content in layers.documents("grids")
-        for place, row in _table(content, "place", origin).items()
+        for place, row in _tables(content, "place", origin).items()
     }
 
 
@@ -130,13 +131,13 @@ def lies_in() -> dict[str, str]:
     return {
         region: str(inside)
         for origin, _, content in layers.documents("grids")
-        for region, inside in content.get("lies_in", {}).items()
+        for region, inside in read_table(content, "lies_in", origin).items()
     }
 
 
-def _table(content: Mapping[str, Any], name: str, origin: str) -> Mapping[str, Any]:
-    table = content.get(name, {})
-    if not isinstance(table, Mapping) or not all(isinstance(v, Mapping) for v in table.values()):
+def _tables(content: Mapping[str, Any], name: str, origin: str) -> Mapping[str, Any]:
+    table = read_table(content, name, origin)
+    if not all(isinstance(row, Mapping) for row in table.values()):
         raise InputError(
             f"`{name}` is not a table of tables",
             at=f"{origin}, {name}",

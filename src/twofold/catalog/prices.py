@@ -15,7 +15,13 @@ from statistics import median
 from typing import Any, Literal, get_args
 
 from twofold.catalog import layers
-from twofold.catalog.form import check_schema, read_figure, unknown_key
+from twofold.catalog.form import (
+    check_schema,
+    read_figure,
+    read_rows,
+    read_sources,
+    unknown_key,
+)
 from twofold.errors import InputError
 from twofold.figure import PRECEDENCE, Figure
 
@@ -179,15 +185,14 @@ def _rows(table: str) -> list[tuple[dict[str, Any], str, dict[str, str]]]:
                 at=f"{origin}, currency",
                 help="convert the prices and say so in their source",
             )
-        for index, row in enumerate(content.get(table, [])):
+        sources = read_sources(content, origin)
+        for index, row in enumerate(read_rows(content, table, origin)):
             at = f"{origin}, {table} {index + 1}"
             for key in row:
                 if key not in _PRICE_KEYS:
                     raise unknown_key(key, _PRICE_KEYS, at)
-            provider = content.get("provider", "user")
-            rows.append(
-                ({**row, "layer": layer, "provider": provider}, at, content.get("sources", {}))
-            )
+            provider = str(content.get("provider", "user"))
+            rows.append(({**row, "layer": layer, "provider": provider}, at, sources))
     return rows
 
 

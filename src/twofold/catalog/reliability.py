@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twofold.catalog import layers
-from twofold.catalog.form import check_schema, read_figure
+from twofold.catalog.form import check_schema, read_figure, read_table
 from twofold.figure import Figure
 
 
@@ -43,7 +41,7 @@ def preemption_rate(machine: str) -> Figure | None:
     found: Figure | None = None
     for origin, _, content in layers.documents("prices"):
         check_schema(content, origin)
-        rates: dict[str, Any] = content.get("preemptions_per_hour", {})
+        rates = read_table(content, "preemptions_per_hour", origin)
         if machine in rates:
             at = f"{origin}, preemptions_per_hour.{machine}"
             found = read_figure(rates[machine], unit="1/h", at=at)
