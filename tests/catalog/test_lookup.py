@@ -19,6 +19,11 @@ from twofold.errors import InputError
         ("Trainium1 (trn1/trn1n)", "trainium1"),
         ("mi300x", "mi300x"),
         ("RTX 4090", "rtx-4090"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090"),
+        ("NVIDIA H100 SXM 80GB", "h100-sxm"),
+        ("AMD Instinct MI300X", "mi300x"),
+        ("Google TPU v5e", "tpu-v5e"),
+        ("AWS Trainium1", "trainium1"),
         ("fpga-overlay", "alveo-v80"),
     ],
 )
@@ -56,3 +61,4 @@ def test_an_accelerator_gives_its_customary_machine() -> None:
     assert find_node("gb200").num_accelerators == 4
     assert find_node("rtx-4090").num_accelerators == 8
     assert find_node("laptop-cpu").num_accelerators == 1
+    assert find_node("maia-200").name == "maia-200-x4"

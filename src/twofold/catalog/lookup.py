@@ -80,10 +80,16 @@ def _find(kind: EntryKind, name: str) -> Entry | None:
     exact = layers.entry(kind, wanted)
     if exact is not None:
         return exact
-    for entry in layers.entries(kind).values():
-        if wanted in {normalise(known) for known in (entry.id, *entry.aliases)}:
-            return entry
-    return None
+    return next(
+        (entry for entry in layers.entries(kind).values() if wanted in _spellings(entry)), None
+    )
+
+
+def _spellings(entry: Entry) -> set[str]:
+    """The names of an entry, each also behind its vendor's ("NVIDIA H100 SXM")."""
+    known = {normalise(name) for name in (entry.id, *entry.aliases)}
+    vendor = normalise(entry.settings.get("vendor", ""))
+    return known | {f"{vendor}-{name}" for name in known}
 
 
 def normalise(name: str) -> str:
