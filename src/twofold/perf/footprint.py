@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from twofold.perf import schedule
 from twofold.perf.cluster import (
+    GRADIENT_BYTES,
     WEIGHT_BYTES,
     ModelColumns,
     PlanColumns,
@@ -98,6 +99,41 @@ def least_recomputed(
     return np.minimum(layers / per_stage, 1.0)
 
 
+def layers_to_recompute(
+    saved_bytes: Array,
+    inputs_bytes: Array,
+    state: StateColumns,
+    plan: PlanColumns,
+    model: ModelColumns,
+    usable_bytes: float,
+) -> tuple[NDArray[np.bool_], Array, NDArray[np.bool_]]:
+    """Whether a plan fits with nothing recomputed, the least layers a stage that must be so that
+    it does (as many as the stage has where none do), and whether it fits with all of them.
+
+    From one layer on the peak of either end falls linearly with the number.
+    """
+    per_stage = np.ceil(model.layers / plan.pipeline)
+
+    def peaks(recomputed: Array) -> Array:
+        at = replace(plan, recomputed=recomputed)
+        ends = (
+            _stage_parts(saved_bytes, inputs_bytes, state, at, model, last=last)
+            for last in (False, True)
+        )
+        return np.stack([np.asarray(sum(parts.values())) for parts in ends])
+
+    none, one, whole = (peaks(n) for n in (0.0 * per_stage, 1.0 / per_stage, per_stage / per_stage))
+    fall = np.maximum((one - whole) / np.maximum(per_stage - 1.0, 1.0), 1e-3)
+    excess = one - usable_bytes
+    # One beyond the quotient, so that rounding never leaves a plan a byte too large.
+    layers = np.where(excess > 0, 2.0 + np.floor(excess / fall), 1.0).max(axis=0)
+    return (
+        none.max(axis=0) <= usable_bytes,
+        np.minimum(layers, per_stage),
+        whole.max(axis=0) <= usable_bytes,
+    )
+
+
 def state_columns(plan: PlanColumns, model: ModelColumns) -> StateColumns:
     """Of the plan only degrees, sharding and offload matter."""
     pair = [_state_bytes(plan, model, last=last) for last in (False, True)]
@@ -127,7 +163,7 @@ def _state_bytes(
     state = np.where(plan.zero_stage >= 1, sharded, whole)
     return (
         WEIGHT_BYTES * np.where(plan.zero_stage >= 3, sharded, whole),
-        plan.gradient_bytes * trained * np.where(plan.zero_stage >= 2, sharded, whole),
+        GRADIENT_BYTES * trained * np.where(plan.zero_stage >= 2, sharded, whole),
         (1.0 - plan.offload) * (MASTER_BYTES + MOMENT_BYTES) * trained * state,
     )
 

@@ -1,0 +1,248 @@
+"""The best plans of a problem: exact optima of the model, over the whole legal space."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.errors import NegativeAnswer
+from twofold.model import num_parameters
+from twofold.outcome import Estimate
+from twofold.perf.fleet import STARTUP_S, FleetColumns, Problem, estimate_plans
+from twofold.perf.plans import plan_at
+from twofold.plan import Plan, Precision
+from twofold.search.baselines import baseline_plans as baseline_plans
+from twofold.search.fleet_space import make_levers, make_space
+from twofold.search.nearest import nothing_fits
+from twofold.search.objective import Limits, Objective, value_of
+from twofold.search.sweep import Chunk, PricedSpace, price_space, priced_chunks
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+TOO_BIG = "does not fit the memory"
+_KIND_LEVERS = ("tensor", "context", "pipeline", "expert", "expert_tensor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetShortlist:
+    """Plans that differ in kind (their degrees, whether weights are sharded, precision), the
+    best of each kind, best first. `rejected` counts plans by the rule they break; with
+    `num_fitting` it adds up to `num_considered`. `rate_per_s` are plans priced in full per
+    second of wall time."""
+
+    objective: Objective
+    ranked: tuple[tuple[Plan, Estimate], ...]
+    num_considered: int
+    num_fitting: int
+    rejected: dict[str, int]
+    memory_limit_bytes: float
+    seconds: float
+    rate_per_s: float
+
+
+def best_plans(
+    problem: Problem,
+    *,
+    objective: Objective = "time",
+    limit: int = 5,
+    deadline_s: float | None = None,
+    budget_usd: float | None = None,
+    power_cap_w: float | None = None,
+    precisions: Sequence[Precision] | None = None,
+    memory_limit_bytes: float | None = None,
+    fewer_devices: bool | None = None,
+) -> FleetShortlist:
+    """The plans with the least time, cost, energy or carbon, no plan left out.
+
+    `fewer_devices` tries a half, a quarter ... of the pool too (by default unless the objective
+    is time). NegativeAnswer where nothing fits, with the nearest change that would.
+    """
+    start_s = time.perf_counter()
+    fewer = objective != "time" if fewer_devices is None else fewer_devices
+    limits = Limits(deadline_s=deadline_s, budget_usd=budget_usd, power_cap_w=power_cap_w)
+    swept = _Sweep(problem, precisions, fewer, memory_limit_bytes)
+    leaders = _Leaders(swept.priced, lambda columns: value_of(columns, objective), limits)
+    for chunk in swept.chunks():
+        leaders.see(chunk)
+    seconds = time.perf_counter() - start_s
+    rejected = swept.rejected + leaders.rejected
+    num_fitting = swept.num_fitting - leaders.rejected.total()
+    if not num_fitting:
+        raise nothing_fits(problem, rejected, swept.limit_bytes, limits)
+    return FleetShortlist(
+        objective=objective,
+        ranked=_estimated(problem, leaders.plans(limit)),
+        num_considered=num_fitting + rejected.total(),
+        num_fitting=num_fitting,
+        rejected=dict(rejected.most_common()),
+        memory_limit_bytes=swept.limit_bytes,
+        seconds=seconds,
+        rate_per_s=swept.num_fitting / seconds,
+    )
+
+
+def pareto(
+    problem: Problem,
+    x: Objective = "time",
+    y: Objective = "cost",
+    *,
+    precisions: Sequence[Precision] | None = None,
+    memory_limit_bytes: float | None = None,
+    fewer_devices: bool = True,
+) -> tuple[tuple[Plan, Estimate], ...]:
+    """The plans that none beats in both, fastest (least x) first."""
+    swept = _Sweep(problem, precisions, fewer_devices, memory_limit_bytes)
+    front = np.empty((5, 0))
+    for chunk in swept.chunks():
+        columns = chunk.columns
+        rows = np.stack([value_of(columns, x), value_of(columns, y), *_rows(chunk)])
+        front = _undominated(np.concatenate([front, rows], axis=1))
+    if not swept.num_fitting:
+        raise nothing_fits(problem, swept.rejected, swept.limit_bytes)
+    layout, order, recomputed = front[2:].astype(np.int64)
+    table = swept.priced.space.plans(layout, order, recomputed)
+    return _estimated(problem, [plan_at(table, i, problem.pool.name) for i in range(len(table))])
+
+
+def by_date(problem: Problem, seconds: float) -> tuple[int, Plan, Estimate]:
+    """The most tokens that training on this pool gets through in so many seconds, and how.
+
+    Steps by then = (seconds x goodput - start-up) / step time. The estimate is of the problem
+    as stated. NegativeAnswer where not one step is possible.
+    """
+    swept = _Sweep(problem, None, False, None)
+
+    def negative_steps(columns: FleetColumns) -> Array:
+        trained_s = seconds * columns.goodput_fraction - STARTUP_S
+        return -np.floor(trained_s / columns.step.step_time_s)
+
+    leaders = _Leaders(swept.priced, negative_steps, Limits())
+    for chunk in swept.chunks():
+        leaders.see(chunk)
+    if not swept.num_fitting:
+        raise nothing_fits(problem, swept.rejected, swept.limit_bytes)
+    steps = -min(score for score, _ in leaders.best.values())
+    if steps < 1:
+        raise NegativeAnswer(
+            f"no training step of '{problem.model.name}' ends within {seconds:.0f} s",
+            at=f"fleet '{problem.pool.name}'",
+            help="use a later date, more devices or a smaller model",
+        )
+    [(plan, estimate)] = _estimated(problem, leaders.plans(1))
+    return int(steps) * problem.workload.tokens_per_step, plan, estimate
+
+
+def largest_model_by_date(problems: Sequence[Problem], seconds: float) -> tuple[Problem, Plan]:
+    """Of several models, each with its workload, the one with the most parameters that is
+    trained in so many seconds; NegativeAnswer where none is."""
+    for problem in sorted(problems, key=lambda p: -num_parameters(p.model)):
+        try:
+            tokens, plan, _ = by_date(problem, seconds)
+        except NegativeAnswer:
+            continue
+        if tokens >= problem.workload.num_steps * problem.workload.tokens_per_step:
+            return problem, plan
+    raise NegativeAnswer(
+        f"none of {len(problems)} models is trained within {seconds:.0f} s",
+        at=f"fleet '{problems[0].pool.name}'" if problems else None,
+        help="use a later date, more devices, fewer tokens or a smaller model",
+    )
+
+
+class _Sweep:
+    """One pass over a space: its chunks, and what did not get into them, counted."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        precisions: Sequence[Precision] | None,
+        fewer_devices: bool,
+        memory_limit_bytes: float | None,
+    ) -> None:
+        usable_bytes = problem.pool.node.accelerator.memory.usable_bytes.value
+        self.limit_bytes = min(usable_bytes, memory_limit_bytes or usable_bytes)
+        levers = make_levers(
+            problem,
+            precisions=None if precisions is None else tuple(precisions),
+            fewer_devices=fewer_devices,
+        )
+        space = make_space(problem, levers)
+        self.rejected: Counter[str] = Counter(space.rejected)
+        if not space.num_rows:
+            raise nothing_fits(problem, self.rejected, self.limit_bytes)
+        self.priced: PricedSpace = price_space(problem, space)
+        self.num_fitting = 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        for chunk, num_too_big in priced_chunks(self.priced, self.limit_bytes):
+            if num_too_big:
+                self.rejected[TOO_BIG] += num_too_big
+            if chunk is not None:
+                self.num_fitting += len(chunk.layout)
+                yield chunk
+
+
+class _Leaders:
+    """The plan with the least score of every kind, as chunks go by; the first of equals."""
+
+    def __init__(
+        self, priced: PricedSpace, score: Callable[[FleetColumns], Array], limits: Limits
+    ) -> None:
+        self.priced, self.score, self.limits = priced, score, limits
+        self.rejected: Counter[str] = Counter()
+        self.best: dict[int, tuple[float, tuple[int, int, int]]] = {}
+        layouts = priced.space.layouts
+        kind = layouts["zero_stage"] // 3
+        for lever in _KIND_LEVERS:
+            kind = kind * (int(layouts[lever].max()) + 1) + layouts[lever]
+        self.kind_of_layout = kind * 8
+
+    def see(self, chunk: Chunk) -> None:
+        score = self.score(chunk.columns)
+        kept = np.ones(len(score), dtype=bool)
+        for name, broken in self.limits.broken(chunk.columns):
+            self.rejected[name] += int((kept & broken).sum())
+            kept &= ~broken
+        self.rejected = +self.rejected
+        score = np.where(kept, score, np.inf)
+        kind = self.kind_of_layout[chunk.layout]
+        kind = kind + self.priced.space.orders["precision"][chunk.order]
+        starts = np.flatnonzero(np.diff(kind, prepend=-1))
+        least = np.minimum.reduceat(score, starts)
+        ends = np.append(starts[1:], len(score))
+        for segment in np.argsort(least, kind="stable"):
+            start, value = starts[segment], float(least[segment])
+            known = self.best.get(int(kind[start]))
+            if not np.isfinite(value) or (known is not None and known[0] <= value):
+                continue
+            row = start + int(np.argmin(score[start : ends[segment]]))
+            place = tuple(int(column[row]) for column in _rows(chunk))
+            self.best[int(kind[start])] = (value, place)  # type: ignore[assignment]
+
+    def plans(self, limit: int) -> list[Plan]:
+        chosen = sorted(self.best.values())[:limit]
+        places = np.array([place for _, place in chosen], dtype=np.int64).reshape(-1, 3)
+        table = self.priced.space.plans(*places.T)
+        pool = self.priced.problem.pool.name
+        return [plan_at(table, index, pool) for index in range(len(chosen))]
+
+
+def _rows(chunk: Chunk) -> tuple[Integers, Integers, Integers]:
+    return chunk.layout, chunk.order, chunk.recomputed_layers
+
+
+def _undominated(rows: Array) -> Array:
+    """Of [x, y, ..] columns those that no other has both x and y at most; of equals the first."""
+    rows = rows[:, np.lexsort((rows[1], rows[0]))]
+    before = np.minimum.accumulate(np.concatenate([[np.inf], rows[1, :-1]]))
+    return np.asarray(rows[:, rows[1] < before])
+
+
+def _estimated(problem: Problem, plans: list[Plan]) -> tuple[tuple[Plan, Estimate], ...]:
+    return tuple(zip(plans, estimate_plans(problem, plans), strict=True))

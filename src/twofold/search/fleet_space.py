@@ -1,0 +1,303 @@
+"""The legal space of plans on one pool: every lever's values, the rules, and what they reject.
+
+A plan is a *layout* (degrees, experts, sharding, offload: who holds what) and an *order* (micro-
+batch, schedule, sequence parallelism, precision: how a step runs). Both are small tables; which
+orders a layout may have is a range of rows, so millions of plans are two integers each and are
+never all in memory. Values that cannot exist are not counted (a degree that does not multiply to
+the devices, chunks that do not divide a stage); legal-looking ones that break a rule are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.errors import InputError
+from twofold.perf.fleet import Problem
+from twofold.perf.plans import OFFLOADS, PRECISIONS, RECOMPUTES, SCHEDULES, PlanTable
+from twofold.perf.speeds import peak_flop_per_s
+from twofold.plan import Precision, Schedule
+from twofold.search.fleet_rules import RULES, Stage, known_precisions
+
+Integers = NDArray[np.int64]
+
+RECOMPUTE_LEVELS = 2
+"""None and all layers. The least number that fits is a third where it is neither."""
+
+_SINGLE: tuple[tuple[Schedule, int], ...] = (("1f1b", 1),)
+_PIPELINED: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("zb-h1", 1))
+_DEFAULTS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+_ORDER_LEVERS = ("micro_batch", "schedule", "virtual", "sequence_parallel", "precision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levers:
+    """The values to try. `device_counts` are all devices, or fewer as well; `micro_batches` and
+    `offloads` None: all that make sense."""
+
+    device_counts: tuple[int, ...]
+    precisions: tuple[Precision, ...]
+    micro_batches: tuple[int, ...]
+    offloads: tuple[str, ...] = OFFLOADS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSpace:
+    """`layouts` and `orders` are columns by lever. Layout l has the orders from `first[l]` on,
+    `count[l]` of them; each is a plan without recomputation and one with all of it.
+    `rejected` counts plans by the rule they break."""
+
+    layouts: dict[str, Integers]
+    orders: dict[str, Integers]
+    first: Integers
+    count: Integers
+    rejected: Counter[str]
+
+    @property
+    def num_rows(self) -> int:
+        """Pairs of layout and order."""
+        return int(self.count.sum())
+
+    def plans(self, layout: Integers, order: Integers, recomputed_layers: Integers) -> PlanTable:
+        """Rows as a table of plans, by how many layers of a stage each recomputes."""
+        zero = np.zeros(len(layout), dtype=np.int64)
+        full = RECOMPUTES.index("full") + zero
+        none = RECOMPUTES.index("none") + zero
+        columns = {name: column[layout] for name, column in self.layouts.items()}
+        columns |= {name: column[order] for name, column in self.orders.items()}
+        return PlanTable(
+            **columns,
+            attention=zero,
+            recompute=np.where(recomputed_layers > 0, full, none),
+            recomputed_layers=recomputed_layers,
+        )
+
+
+def make_levers(
+    problem: Problem,
+    *,
+    precisions: tuple[Precision, ...] | None = None,
+    fewer_devices: bool = False,
+) -> Levers:
+    """All values worth trying: whole pool, or its halves too; powers of two of micro-batch; the
+    16-bit precision the device has. Narrower ones are lossy and only tried when named."""
+    if precisions is None:
+        precisions = (default_precision(problem),)
+    devices = problem.pool.num_devices
+    counts = [devices]
+    while fewer_devices and counts[-1] % 2 == 0 and len(counts) < 12:
+        counts.append(counts[-1] // 2)
+    batch = problem.workload.recipe.global_batch
+    return Levers(
+        device_counts=tuple(counts),
+        precisions=precisions,
+        micro_batches=tuple(2**power for power in range(batch.bit_length())),
+    )
+
+
+def default_precision(problem: Problem) -> Precision:
+    """The 16-bit one the device has, bf16 before fp16; bf16 where it has none that is known."""
+    return (*known_precisions(problem, _DEFAULTS), "bf16")[0]
+
+
+def scale_up_domain(problem: Problem) -> int:
+    """Devices that share the fast network; 1 where there is none."""
+    up = problem.pool.node.link("scale-up")
+    return (up.domain or problem.pool.node.num_accelerators) if up else 1
+
+
+def make_space(problem: Problem, levers: Levers) -> FleetSpace:
+    """Every legal pair of layout and order. InputError where the pool cannot run as a whole."""
+    _check_network(problem)
+    return _Maker(problem, levers).make()
+
+
+class _Maker:
+    """Works through the levers one after the other; `weight` is how many plans a row stands for,
+    counting the levers still to come."""
+
+    def __init__(self, problem: Problem, levers: Levers) -> None:
+        self.problem, self.levers = problem, levers
+        self.rejected: Counter[str] = Counter()
+        self.precisions = known_precisions(problem, levers.precisions)
+        if not self.precisions:
+            peak_flop_per_s(problem.pool.node.accelerator, levers.precisions[0])
+        self.domain = scale_up_domain(problem)
+
+    def make(self) -> FleetSpace:
+        degrees = self._degrees()
+        layouts = self._sharded(self._with_experts(degrees))
+        orders, first, count = self._orders(layouts)
+        layouts.pop("weight")
+        kept = count > 0
+        return FleetSpace(
+            layouts={name: column[kept] for name, column in layouts.items()},
+            orders=orders,
+            first=first[kept],
+            count=count[kept],
+            rejected=+self.rejected,
+        )
+
+    def _kept(self, columns: dict[str, Integers], stage: Stage) -> dict[str, Integers]:
+        """The rows that keep the stage's rules; the others' plans are counted."""
+        for rule in RULES:
+            if rule.stage != stage:
+                continue
+            broken = rule.broken(self.problem, columns)
+            if broken.any():
+                self.rejected[rule.name] += int(columns["weight"][broken].sum())
+                columns = {name: column[~broken] for name, column in columns.items()}
+        return columns
+
+    def _degrees(self) -> dict[str, Integers]:
+        rows = [row for count in self.levers.device_counts for row in _factorisations(count)]
+        table = np.array(rows, dtype=np.int64).T
+        columns = dict(zip(("data", "tensor", "context", "pipeline"), table, strict=True))
+        columns["weight"] = self._num_plans(columns)
+        return self._kept(columns, "degrees")
+
+    def _num_plans(self, columns: dict[str, Integers]) -> Integers:
+        """How many plans there are of each tuple of degrees."""
+        counts = np.ones(len(columns["data"]), dtype=np.int64)
+        for index in range(len(counts)):
+            row = {name: int(column[index]) for name, column in columns.items()}
+            counts[index] = (
+                len(self._expert_options(row["tensor"]))
+                * len(self._shard_options(row["data"] * row["context"], row["tensor"]))
+                * self._num_orders(row["tensor"], row["pipeline"])
+            )
+        return counts * len(self.levers.offloads)
+
+    def _num_orders(self, tensor: int, pipeline: int) -> int:
+        return RECOMPUTE_LEVELS * prod(
+            (
+                len(self.levers.micro_batches),
+                len(self._schedules(pipeline)),
+                1 if tensor == 1 else 2,
+                len(self.levers.precisions),
+            )
+        )
+
+    def _schedules(self, pipeline: int) -> tuple[tuple[Schedule, int], ...]:
+        if pipeline == 1:
+            return _SINGLE
+        stage_layers = -(-self.problem.model.layers // pipeline)
+        chunks = [v for v in range(2, stage_layers + 1) if stage_layers % v == 0]
+        return _PIPELINED + tuple(("interleaved", v) for v in chunks)
+
+    def _expert_options(self, tensor: int) -> list[tuple[int, int]]:
+        experts = self.problem.model.experts
+        if experts is None:
+            return [(1, 1)]
+        inner = (1,) if tensor == 1 else (1, tensor)
+        return [(e, t) for e in divisors(experts.count) for t in inner]
+
+    def _shard_options(self, ranks: int, tensor: int) -> list[tuple[int, int]]:
+        """(stage, ranks): over all of them (0), and over those of a scale-up domain (HSDP)."""
+        if ranks == 1:
+            return [(0, 0)]
+        near = max(d for d in divisors(ranks) if d <= max(self.domain // tensor, 1))
+        hybrid = (near,) if 1 < near < ranks else ()
+        return [(0, 0)] + [(stage, shard) for stage in (1, 2, 3) for shard in (0, *hybrid)]
+
+    def _with_experts(self, columns: dict[str, Integers]) -> dict[str, Integers]:
+        options = [self._expert_options(int(t)) for t in columns["tensor"]]
+        return self._kept(_spread(columns, options, ("expert", "expert_tensor")), "experts")
+
+    def _sharded(self, columns: dict[str, Integers]) -> dict[str, Integers]:
+        ranks = columns["data"] * columns["context"]
+        options = [
+            self._shard_options(int(r), int(t))
+            for r, t in zip(ranks, columns["tensor"], strict=True)
+        ]
+        columns = self._kept(_spread(columns, options, ("zero_stage", "shard")), "sharding")
+        offloads = [[(OFFLOADS.index(o),) for o in self.levers.offloads]] * len(columns["data"])
+        return _spread(columns, offloads, ("offload",))
+
+    def _orders(
+        self, layouts: dict[str, Integers]
+    ) -> tuple[dict[str, Integers], Integers, Integers]:
+        """The orders of every kind of layout, and which range of them each layout has."""
+        levers = ("data", "tensor", "context", "pipeline", "zero_stage")
+        distinct, kind = np.unique(
+            np.stack([layouts[name] for name in levers]), axis=1, return_inverse=True
+        )
+        kind = kind.reshape(-1)
+        numbers = np.bincount(kind, minlength=distinct.shape[1])
+        tables, lengths = [], []
+        for degrees, number in zip(distinct.T, numbers, strict=True):
+            table = self._orders_of(dict(zip(levers, degrees, strict=True)), int(number))
+            tables.append(table)
+            lengths.append(table.shape[1])
+        count = np.array(lengths, dtype=np.int64)
+        first = np.cumsum(count) - count
+        joined = np.concatenate(tables, axis=1)
+        return dict(zip(_ORDER_LEVERS, joined, strict=True)), first[kind], count[kind]
+
+    def _orders_of(self, degrees: dict[str, np.int64], number: int) -> Integers:
+        """[levers, orders] of one kind of layout; `number` layouts are of it."""
+        codes = np.array(
+            [(SCHEDULES.index(s), v) for s, v in self._schedules(int(degrees["pipeline"]))]
+        )
+        precision, schedule, sequence, micro = np.meshgrid(
+            [PRECISIONS.index(p) for p in self.precisions],
+            np.arange(len(codes)),
+            [0] if degrees["tensor"] == 1 else [0, 1],
+            self.levers.micro_batches,
+            indexing="ij",
+        )
+        levers = (micro, codes[schedule, 0], codes[schedule, 1], sequence, precision)
+        columns = {n: v.reshape(-1) for n, v in zip(_ORDER_LEVERS, levers, strict=True)}
+        size = micro.size
+        refused = len(self.levers.precisions) - len(self.precisions)
+        if refused:
+            self.rejected["precision not known on the device"] += (
+                number * RECOMPUTE_LEVELS * size // len(self.precisions) * refused
+            )
+        columns |= {name: np.full(size, value) for name, value in degrees.items()}
+        columns["weight"] = np.full(size, number * RECOMPUTE_LEVELS)
+        columns = self._kept(columns, "order")
+        return np.stack([columns[name] for name in _ORDER_LEVERS])
+
+
+def _spread(
+    columns: dict[str, Integers], options: list[Any], names: tuple[str, ...]
+) -> dict[str, Integers]:
+    """Every row once for each of its options, which become columns; its weight is shared out."""
+    counts = np.array([len(option) for option in options], dtype=np.int64)
+    spread = {name: np.repeat(column, counts) for name, column in columns.items()}
+    spread["weight"] = spread["weight"] // np.repeat(counts, counts)
+    chosen = np.array([value for option in options for value in option], dtype=np.int64)
+    chosen = chosen.reshape(-1, len(names))
+    return spread | {name: chosen[:, place] for place, name in enumerate(names)}
+
+
+def divisors(number: int) -> list[int]:
+    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})
+
+
+def _factorisations(devices: int) -> list[tuple[int, int, int, int]]:
+    """(data, tensor, context, pipeline), all that multiply to the devices; the plain ones first."""
+    return [
+        (devices // (t * c * p), t, c, p)
+        for p in divisors(devices)
+        for c in divisors(devices // p)
+        for t in divisors(devices // (p * c))
+    ]
+
+
+def _check_network(problem: Problem) -> None:
+    node, pool = problem.pool.node, problem.pool
+    if pool.num_devices > scale_up_domain(problem) and node.link("scale-out") is None:
+        raise InputError(
+            f"{pool.num_devices} devices of '{node.name}' must talk over a scale-out network, "
+            "and none is known",
+            at=f"fleet '{pool.name}', links",
+            help="give its bandwidth and latency in a catalog overlay, or use fewer devices",
+        )

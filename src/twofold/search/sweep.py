@@ -1,0 +1,202 @@
+"""Every plan of a space, priced: layer keys and layouts once, plans from them in chunks.
+
+Two tables hold what is expensive (`LayerColumns` by layer key, `LayoutColumns` and
+`StateColumns` by layout); a plan is an index into each and a few closed forms. Chunks of some
+sixteen thousand rows stay in the processor's cache, and no table is ever as long as the space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.perf.cluster import (
+    LayerColumns,
+    LayoutColumns,
+    ModelColumns,
+    PlanColumns,
+    layer_columns,
+    layout_columns,
+    take_columns,
+)
+from twofold.perf.fleet import FleetColumns, Problem, compose_plans, rates_of, work_of
+from twofold.perf.footprint import StateColumns, layers_to_recompute, state_columns
+from twofold.perf.parameters import model_columns
+from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns
+from twofold.perf.rates import Rates
+from twofold.search.fleet_space import FleetSpace
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+CHUNK_ROWS = 16_384
+"""Pairs of layout and order at a time."""
+_LAYOUT_KEYS = ("tensor", "context", "expert", "expert_tensor")
+_ORDER_KEYS = ("micro_batch", "sequence_parallel", "precision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedSpace:
+    """A space with its two tables. Layer key of a plan = `layer_of_layout` + `layer_of_order`."""
+
+    problem: Problem
+    space: FleetSpace
+    layers: LayerColumns
+    layer_of_layout: Integers
+    layer_of_order: Integers
+    layout: LayoutColumns
+    state: StateColumns
+    model: ModelColumns
+    rates: Rates
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Plans that fit the memory, priced. A row is a pair of `layout` and `order`, with
+    its `recomputed_layers` (0: none)."""
+
+    layout: Integers
+    order: Integers
+    recomputed_layers: Integers
+    columns: FleetColumns
+
+
+def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
+    """The two tables of a space."""
+    outer, of_layout = _distinct(space.layouts, _LAYOUT_KEYS)
+    inner, of_order = _distinct(space.orders, _ORDER_KEYS)
+    num_outer, num_inner = len(outer["tensor"]), len(inner["micro_batch"])
+    keys = {name: np.repeat(column, num_inner) for name, column in outer.items()}
+    keys |= {name: np.tile(column, num_outer) for name, column in inner.items()}
+    key_table = _table(keys)
+    layout_table = _table(space.layouts)
+    one_model = model_columns(problem.rows, 1)
+    rates = rates_of(problem, key_table)
+    layers = layer_columns(work_of(problem, key_table), _columns(problem, key_table), rates)
+    one_rate = Rates(**{f.name: getattr(rates, f.name)[:1] for f in fields(Rates)})
+    layout_plan = _columns(problem, layout_table)
+    return PricedSpace(
+        problem=problem,
+        space=space,
+        layers=layers,
+        layer_of_layout=of_layout * num_inner,
+        layer_of_order=of_order,
+        layout=layout_columns(layout_plan, one_model, one_rate),
+        state=state_columns(layout_plan, one_model),
+        model=one_model,
+        rates=one_rate,
+    )
+
+
+def priced_chunks(priced: PricedSpace, limit_bytes: float) -> Iterator[tuple[Chunk | None, int]]:
+    """All plans of the space in its order: those that fit, and how many others there are."""
+    space = priced.space
+    layout_plan = _columns(priced.problem, _table(space.layouts))
+    order_plan = _columns(priced.problem, _table(space.orders))
+    ends = np.cumsum(space.count)
+    start = 0
+    while start < len(ends):
+        done = ends[start] - space.count[start]
+        stop = max(int(np.searchsorted(ends, done + CHUNK_ROWS, side="right")), start + 1)
+        count = space.count[start:stop]
+        layout = np.repeat(np.arange(start, stop), count)
+        within = np.arange(len(layout)) - np.repeat(np.cumsum(count) - count, count)
+        order = np.repeat(space.first[start:stop], count) + within
+        yield _priced(priced, layout_plan, order_plan, layout, order, limit_bytes)
+        start = stop
+
+
+def _priced(
+    priced: PricedSpace,
+    layout_plan: PlanColumns,
+    order_plan: PlanColumns,
+    layout: Integers,
+    order: Integers,
+    limit_bytes: float,
+) -> tuple[Chunk | None, int]:
+    plan = _joined(layout_plan, order_plan, layout, order)
+    key = priced.layer_of_layout[layout] + priced.layer_of_order[order]
+    none, least, whole = layers_to_recompute(
+        np.take(priced.layers.saved_bytes, key, axis=-1),
+        np.take(priced.layers.inputs_bytes, key, axis=-1),
+        _take_state(priced.state, layout),
+        plan,
+        priced.model,
+        limit_bytes,
+    )
+    per_stage = np.ceil(priced.model.layers / plan.pipeline)
+    between = ~none & (least < per_stage)
+    row = np.concatenate([np.flatnonzero(level) for level in (none, between, whole)])
+    num_none, num_between = int(none.sum()), int(between.sum())
+    num_too_big = 2 * len(none) - num_none - int(whole.sum())
+    if not len(row):
+        return None, num_too_big
+    recomputed = np.full(len(row), ALL_LAYERS, dtype=np.int64)
+    recomputed[:num_none] = 0
+    recomputed[num_none : num_none + num_between] = least[between]
+    layout, order, key = layout[row], order[row], key[row]
+    plan = _joined(layout_plan, order_plan, layout, order)
+    plan = replace(plan, recomputed=np.minimum(recomputed / per_stage[row], 1.0))
+    columns = compose_plans(
+        priced.problem,
+        take_columns(priced.layers, key),
+        take_columns(priced.layout, layout),
+        _take_state(priced.state, layout),
+        plan,
+        priced.model,
+        priced.rates,
+    )
+    chunk = Chunk(layout=layout, order=order, recomputed_layers=recomputed, columns=columns)
+    return chunk, num_too_big
+
+
+def _joined(
+    layout_plan: PlanColumns, order_plan: PlanColumns, layout: Integers, order: Integers
+) -> PlanColumns:
+    """The plans of layouts in orders."""
+    of_order = ("schedule", "virtual", "micro_batch")
+    return PlanColumns(
+        **{
+            f.name: getattr(order_plan, f.name)[order]
+            if f.name in of_order
+            else getattr(layout_plan, f.name)[layout]
+            for f in fields(PlanColumns)
+        }
+    )
+
+
+def _take_state(state: StateColumns, layout: Integers) -> StateColumns:
+    return StateColumns(
+        **{f.name: np.take(getattr(state, f.name), layout, axis=-1) for f in fields(StateColumns)}
+    )
+
+
+def _table(levers: dict[str, Integers]) -> PlanTable:
+    """A table with some of the levers, the others neutral."""
+    size = len(next(iter(levers.values())))
+    neutral = {"zero_stage", "shard", "attention", "recompute", "recomputed_layers", "offload"}
+    neutral |= {"schedule", "sequence_parallel", "precision"}
+    return PlanTable(
+        **{
+            f.name: levers.get(f.name, np.full(size, 0 if f.name in neutral else 1, dtype=np.int64))
+            for f in fields(PlanTable)
+        }
+    )
+
+
+def _columns(problem: Problem, table: PlanTable) -> PlanColumns:
+    return plan_columns(table, problem.workload.recipe.global_batch, problem.model.layers)
+
+
+def _distinct(
+    levers: dict[str, Integers], names: tuple[str, ...]
+) -> tuple[dict[str, Integers], Integers]:
+    """The combinations of these levers that occur, and which of them each row has."""
+    code = np.zeros(len(levers[names[0]]), dtype=np.int64)
+    for name in names:
+        code = code * (int(levers[name].max()) + 1) + levers[name]
+    _, first, index = np.unique(code, return_index=True, return_inverse=True)
+    return {name: levers[name][first] for name in names}, index.reshape(-1).astype(np.int64)
