@@ -34,14 +34,14 @@ _START = {
 }  # fmt: skip
 _SHARED_START = {
     "gemm_byte_share": 0.5, "launch_overlap": 0.8, "tensor_overlap": 0.3, "expert_overlap": 0.3, "data_overlap": 0.8,
-    "pipeline_overlap": 0.5, "expert_imbalance": 1.15, "fused_stream": 0.9,
+    "pipeline_overlap": 0.5, "expert_imbalance": 1.15, "ragged_slowdown": 1.3, "wave_elements": 1e6, "fused_stream": 0.9,
     "unfused_stream": 0.8,
     "unfused_calls": 2.4, "step_s": 0.008, "jitter": 0.006,
     "era_loss": 0.2, "era_half_months": 12.0,
 }  # fmt: skip
 _SHARED_BOUNDS = {
     "gemm_byte_share": (0.0, 1.0), "launch_overlap": (0.0, 1.0), "tensor_overlap": (0.0, 1.0), "expert_overlap": (0.0, 1.0),
-    "data_overlap": (0.0, 1.0), "pipeline_overlap": (0.0, 1.0), "expert_imbalance": (1.0, 2.5),
+    "data_overlap": (0.0, 1.0), "pipeline_overlap": (0.0, 1.0), "expert_imbalance": (1.0, 2.5), "ragged_slowdown": (1.0, 3.0), "wave_elements": (0.0, 4e6),
     "fused_stream": (0.2, 1.2),
     "unfused_stream": (0.4, 3.0), "unfused_calls": (1.0, 8.0), "step_s": (1e-4, 0.1), "jitter": (0.0, 0.05), "era_loss": (0.0, 0.5),
     "era_half_months": (3.0, 36.0),
@@ -54,7 +54,7 @@ _DIE_FRACTION = 1.0
 _FABRIC_START = {"scale-up": (0.75, 8e-6), "scale-out": (0.65, 2e-5)}
 _FABRIC_WIDTH = (0.3, 0.5)
 _SHARED_WIDTH = 0.5
-_OFFSET_WIDTH = {"source": 0.02, "framework": 0.02}
+_OFFSET_WIDTH = {"source": 0.04, "framework": 0.10}
 _NOISE = 0.06
 """Scatter of ln time between equal runs by different hands (MLPerf: 6 to 18 %)."""
 _ROBUST = 3.0
@@ -74,6 +74,8 @@ class _Layout:
     ups: tuple[str, ...]
     outs: tuple[str, ...]
     offsets: tuple[tuple[str, str], ...]
+    num_sources: dict[str, int]
+    """Of each framework: a habit that one table alone shows may be the table's."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -135,7 +137,8 @@ def predict(priced: PricedRows, fit: Efficiencies) -> tuple[Array, NDArray[np.in
     efficiency = efficiency_of(priced.candidates, fit)
     step_s = candidate_step_s(priced.candidates, efficiency, fit.shared)
     chosen = chosen_candidates(priced.candidates, step_s, candidate_bytes(priced.candidates))
-    return step_s[chosen], chosen
+    habits = [fit.frameworks.get(framework_family(r.label("framework")), 0.0) for r in priced.rows]
+    return step_s[chosen] * np.exp(habits), chosen
 
 
 def _choice(priced: PricedRows, fit: Efficiencies) -> NDArray[np.intp]:
@@ -171,7 +174,16 @@ def _layout(priced: PricedRows, rows: NDArray[np.intp]) -> _Layout:
         ups=tuple(sorted({c.up_fabric[i] for i in where})),
         outs=tuple(sorted({c.out_fabric[i] for i in where})),
         offsets=tuple(offsets),
+        num_sources=_num_sources(priced, rows),
     )
+
+
+def _num_sources(priced: PricedRows, rows: NDArray[np.intp]) -> dict[str, int]:
+    sources: dict[str, set[str]] = defaultdict(set)
+    for i in rows:
+        row = priced.rows[i]
+        sources[framework_family(row.label("framework"))].add(row.label("source_id"))
+    return {name: 0 if name == "other" else len(found) for name, found in sources.items()}
 
 
 def framework_family(text: str) -> str:
@@ -237,6 +249,11 @@ def _efficiencies(
         },
         vendors={"all": die(base, 0)} | {name: die(logs, 0) for name, logs in vendors.items()},
         fabrics=fabrics,
+        frameworks={
+            name: float(parts["offsets"][i])
+            for i, (kind, name) in enumerate(layout.offsets)
+            if kind == "framework" and layout.num_sources[name] > 1
+        },
         spread={"known die": 0.35, "new die": 0.5},
     )
 

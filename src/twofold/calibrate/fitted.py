@@ -18,6 +18,7 @@ _HEAD = """\
 def efficiencies_toml(fit: Efficiencies) -> str:
     """The whole fit, readable and stable: sorted tables, four digits."""
     parts = [_HEAD, _table("shared", asdict(fit.shared)), _table("spread", fit.spread)]
+    parts.append(_table("frameworks", dict(sorted(fit.frameworks.items()))))
     for name in ("dies", "vendors", "fabrics"):
         for key, value in sorted(getattr(fit, name).items()):
             parts.append(_table(f"{name}.{key}", asdict(value)))

@@ -160,6 +160,8 @@ def row_model(row: PublishedRow, assumed: Assumptions) -> Model:
         causal=not encoder,
         experts=experts,
         latent=_row_latent(row),
+        window=_GPT_OSS_WINDOW if _family(row) == "gpt-oss" else None,
+        global_every=2 if _family(row) == "gpt-oss" else None,
     )
 
 
@@ -199,6 +201,9 @@ def _family(row: PublishedRow) -> str:
         return "gpt-oss"
     return ""
 
+
+_GPT_OSS_WINDOW = 128
+"""Every other layer of gpt-oss sees so many tokens (its model card, arXiv 2508.10925)."""
 
 _DENSE_FIRST_LAYERS = {"deepseek-v3": 3, "deepseek-v2": 1, "kimi": 1}
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from twofold.calibrate.published import Assumptions, PublishedRow, UnanswerableError
-from twofold.fleet import Link, Node
 from twofold.figure import Figure
+from twofold.fleet import Link, Node
 from twofold.model import Model
 from twofold.perf.speeds import NARROW_KEYS
 from twofold.plan import Attention, Plan, Precision, Recompute, Schedule

@@ -173,6 +173,7 @@ def _pair_rows(
             causal=model.causal,
             window=window,
             sinks=model.attention_sinks,
+            biased=model.position == "alibi",
         )
         for name, window, place in kinds
         if place.repeat

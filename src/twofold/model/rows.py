@@ -192,9 +192,11 @@ def attention(
     window: int | None = None,
     length: int | None = None,
     sinks: bool = False,
+    biased: bool = False,
     trainable: bool = True,
 ) -> Operator:
     """Self-attention over the sequence, or over `length` positions that each sequence brings.
+    `biased` scores (ALiBi) kept early fused kernels from skipping the masked half.
 
     `channels` are the mean of those of a key and of a value: one of the two products has the
     first, the other the second.
@@ -204,7 +206,7 @@ def attention(
     return Operator(
         name=name,
         kind="attention",
-        op="attention",
+        op="biased_attention" if biased else "attention",
         segment=place.segment,
         m=span,
         n=span,

@@ -55,6 +55,8 @@ LAYER_PARTS = (
 """Those that the layers take, micro-batch by micro-batch."""
 
 WEIGHT_BYTES = 2.0
+GRADIENT_BYTES = 4.0
+"""Gradients are accumulated and reduced in 32 bits (Megatron-LM's default in 16-bit training)."""
 SHARDED_GRADIENT_BYTES = 2.0
 """Fully sharded training reduces gradients in 16 bits, whatever it accumulates in."""
 UPDATE_BYTES = 30.0
@@ -66,7 +68,7 @@ weight written 2 (Adam in mixed precision, Rajbhandari et al. 2020, section 3.1)
 class PlanColumns:
     """The plan of each row: [rows]. `schedule` are `schedule.CODES`; `devices` all of them.
     `unfused` flags software of before fused attention; `recomputed` is the fraction of a
-    stage's layers that is recomputed in full; `gradient_bytes` of one accumulated element."""
+    stage's layers that is recomputed in full."""
 
     devices: Array
     tensor: Array
@@ -84,7 +86,6 @@ class PlanColumns:
     offload: Array
     unfused: Array
     recomputed: Array
-    gradient_bytes: Array
 
     @property
     def micro_batches(self) -> Array:
@@ -284,6 +285,7 @@ def _compute_s(work: Work, plan: PlanColumns, rates: Rates) -> tuple[Array, Arra
         + work.wide_flop * wide
         + work.expert_flop * ((rates.expert_imbalance - 1.0) * blocks)
         + work.ragged_flop * ((rates.ragged_slowdown - 1.0) * blocks)
+        + work.wave_depth * (rates.wave_elements * blocks)
         + work.gemm_bytes * (rates.gemm_byte_share / rates.bytes_per_s)
     )
     stream = np.where(plan.unfused > 0, rates.unfused_stream, rates.fused_stream)
@@ -384,11 +386,11 @@ def _data_s(plan: PlanColumns, model: ModelColumns, rates: Rates) -> tuple[Array
     ):
         shard = np.where(plan.shard > 0, np.minimum(plan.shard, group), group)
         gradients = trained * size
-        stage0 = all_reduce_s(plan.gradient_bytes * gradients, group, stride, fabric)
+        stage0 = all_reduce_s(GRADIENT_BYTES * gradients, group, stride, fabric)
         between = all_reduce_s(
-            plan.gradient_bytes * gradients / shard, group / shard, stride * shard, fabric
+            GRADIENT_BYTES * gradients / shard, group / shard, stride * shard, fabric
         )
-        stage1 = reduce_scatter_s(plan.gradient_bytes * gradients, shard, stride, fabric) + all_gather_s(
+        stage1 = reduce_scatter_s(GRADIENT_BYTES * gradients, shard, stride, fabric) + all_gather_s(
             WEIGHT_BYTES * gradients, shard, stride, fabric
         )
         stage3 = 2.0 * all_gather_s(WEIGHT_BYTES * size, shard, stride, fabric)

@@ -6,7 +6,13 @@ nothing for recomputation. Published rates use other conventions; time is compar
 
 from __future__ import annotations
 
-from twofold.model import Model, inference_flop_per_token, num_parameters
+from twofold.model import (
+    Model,
+    forward_flop,
+    inference_flop_per_token,
+    num_parameters,
+    operator_table,
+)
 
 
 def counted_flop_per_step(
@@ -28,5 +34,15 @@ def counted_flop_per_step(
         or "96*b" in text
         or "not halved" in text
     ):
-        flop += 6.0 * model.layers * model.hidden * seq_len * tokens
+        flop += tokens * _masked_flop_per_token(model, seq_len)
     return flop * (4.0 / 3.0 if hardware else 1.0)
+
+
+def _masked_flop_per_token(model: Model, seq_len: int) -> float:
+    """What counting attention over all pairs adds to counting the attended ones."""
+    extra = 0.0
+    for row in operator_table(model):
+        if row.kind == "attention":
+            whole = 4.0 * row.batch.at(seq_len, seq_len) * seq_len * seq_len * row.k.at(1, 1)
+            extra += row.repeat * (whole - forward_flop(row, seq_len, seq_len))
+    return 3.0 * extra / seq_len

@@ -169,11 +169,7 @@ def layer_keys(table: PlanTable, seq_len: int, *, frozen: bool = False) -> Layer
 
 
 def plan_columns(table: PlanTable, global_batch: int, num_layers: int) -> PlanColumns:
-    """What is left of a plan once the work of its layers is known.
-
-    Gradients are accumulated in 32 bits; in fp16 training, whose loss is scaled, in 16
-    (Megatron-LM's and DeepSpeed's defaults).
-    """
+    """What is left of a plan once the work of its layers is known."""
     one = np.ones(len(table))
     per_stage = np.ceil(num_layers / table.pipeline)
     return PlanColumns(
@@ -192,6 +188,5 @@ def plan_columns(table: PlanTable, global_batch: int, num_layers: int) -> PlanCo
         global_batch=global_batch * one,
         offload=one * (table.offload == OFFLOADS.index("optimizer")),
         unfused=one * (table.attention == ATTENTIONS.index("explicit")),
-        gradient_bytes=np.where(table.precision == PRECISIONS.index("fp16"), 2.0, 4.0),
         recomputed=np.minimum(table.recomputed_layers / per_stage, 1.0),
     )

@@ -22,7 +22,8 @@ class Rates:
     """Reached speeds, scalars or a column each: [rows]. One way, per device.
 
     `gemm_byte_share` of the operand traffic of products is not hidden under their arithmetic.
-    Overlaps are fractions of the shorter of compute and communication that is hidden.
+    Products that no tile divides take `ragged_slowdown` times as long; every product
+    ends in a partly empty wave of tiles, `wave_elements` results too few on the mean. Overlaps are fractions of the shorter of compute and communication that is hidden.
     Of the operator table's streaming, fused software does `fused_stream`; software of before
     fused attention streams `unfused_stream` of it and launches `unfused_calls` times as much.
     `jitter` slows a step by that fraction per doubling of the machines.
@@ -48,6 +49,8 @@ class Rates:
     data_overlap: Array
     pipeline_overlap: Array
     expert_imbalance: Array
+    ragged_slowdown: Array
+    wave_elements: Array
     fused_stream: Array
     unfused_stream: Array
     unfused_calls: Array
@@ -94,7 +97,7 @@ class EfficiencyColumns:
 class Shared:
     """What all devices have in common (see `Rates`). A die's software starts out reaching
     1 - `era_loss` of what it ends up reaching, and closes that gap by half every
-    `era_half_months`."""
+    `era_half_months`. `pace` is a site's own time over the fit's (`calibrate --from`)."""
 
     gemm_byte_share: float
     launch_overlap: float
@@ -103,6 +106,8 @@ class Shared:
     data_overlap: float
     pipeline_overlap: float
     expert_imbalance: float
+    ragged_slowdown: float
+    wave_elements: float
     fused_stream: float
     unfused_stream: float
     unfused_calls: float
@@ -110,6 +115,7 @@ class Shared:
     jitter: float
     era_loss: float
     era_half_months: float
+    pace: float = 1.0
 
 
 def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Shared) -> Rates:
@@ -117,6 +123,7 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
     ripe = 1.0 - shared.era_loss * 0.5 ** (
         np.maximum(hardware.age_months, 0.0) / shared.era_half_months
     )
+    ripe = ripe / shared.pace
     one = np.ones_like(hardware.bytes_per_s)
     return Rates(
         narrow_flop_per_s=hardware.narrow_flop_per_s * efficiency.narrow * ripe,
@@ -128,21 +135,23 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
         launch_overlap=shared.launch_overlap * one,
         host_bytes_per_s=hardware.host_bytes_per_s * one,
         scale_up_domain=hardware.scale_up_domain * one,
-        up_bytes_per_s=hardware.up_bytes_per_s * efficiency.up,
-        up_latency_s=efficiency.up_latency_s * one,
-        out_bytes_per_s=hardware.out_bytes_per_s * efficiency.out,
-        out_latency_s=efficiency.out_latency_s * one,
-        mesh_pair_bytes_per_s=hardware.mesh_pair_bytes_per_s * efficiency.up,
+        up_bytes_per_s=hardware.up_bytes_per_s * efficiency.up / shared.pace,
+        up_latency_s=efficiency.up_latency_s * shared.pace * one,
+        out_bytes_per_s=hardware.out_bytes_per_s * efficiency.out / shared.pace,
+        out_latency_s=efficiency.out_latency_s * shared.pace * one,
+        mesh_pair_bytes_per_s=hardware.mesh_pair_bytes_per_s * efficiency.up / shared.pace,
         torus_axes=hardware.torus_axes * one,
         tensor_overlap=shared.tensor_overlap * one,
         expert_overlap=shared.expert_overlap * one,
         data_overlap=shared.data_overlap * one,
         pipeline_overlap=shared.pipeline_overlap * one,
         expert_imbalance=shared.expert_imbalance * one,
+        ragged_slowdown=shared.ragged_slowdown * one,
+        wave_elements=shared.wave_elements * one,
         fused_stream=shared.fused_stream * one,
         unfused_stream=shared.unfused_stream * one,
         unfused_calls=shared.unfused_calls * one,
-        step_s=shared.step_s * one,
+        step_s=shared.step_s * shared.pace * one,
         jitter=shared.jitter * one,
     )
 

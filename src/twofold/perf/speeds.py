@@ -61,12 +61,14 @@ class FabricEfficiency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiencies:
-    """The whole fit. `spread` are the 90 % half-widths of ln time by familiarity."""
+    """The whole fit. `spread` are the 90 % half-widths of ln time by familiarity; `frameworks`
+    the habits of those that were seen, as ln of their time over the mean's."""
 
     shared: Shared
     dies: dict[str, DieEfficiency]
     vendors: dict[str, DieEfficiency]
     fabrics: dict[str, FabricEfficiency]
+    frameworks: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
 
     def die(self, accelerator: Accelerator) -> DieEfficiency:
