@@ -10,6 +10,8 @@ from twofold.errors import InputError
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "trapezoid"]
 Initialisation = Literal["gpt2", "zero-residual"]
+UNSPECIFIED = "unspecified"
+"""The text of a workload that is planned and not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +62,13 @@ class Recipe:
 class Train:
     """Training on text for a fixed number of tokens.
 
-    `text` is `stdlib` (Python's own library, which every machine has), or a file or folder.
+    `text` is `stdlib` (Python's own library, which every machine has), or a file or folder;
+    `unspecified` where only planning is asked for.
     `text_hash` is filled in when the text is prepared; a plan that carries it runs only on
     that very text. `seq_len` is in tokens.
     """
 
-    text: str
+    text: str = UNSPECIFIED
     tokens: int
     seq_len: int
     recipe: Recipe

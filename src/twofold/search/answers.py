@@ -1,0 +1,198 @@
+"""From a question (a model, its training, fleets, what matters) to plans compared with baselines.
+
+Composes catalog, physics and search; returns figures, None where one is unknown, and never
+prints. Every pool of every fleet is an alternative: a plan uses one pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twofold.catalog import remarks
+from twofold.errors import NegativeAnswer
+from twofold.fleet import Fleet, Pool
+from twofold.model import Model
+from twofold.perf.fleet import Problem, make_problem
+from twofold.perf.speeds import Efficiencies
+from twofold.plan import Precision
+from twofold.search.baselines import baseline_plans
+from twofold.search.fleet_search import FleetShortlist, best_plans, pareto
+from twofold.search.options import Objective, Option, make_option
+from twofold.workload import Train
+
+BEST = "best"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the plan is for: what to minimise, within which limits. None: no limit."""
+
+    objective: Objective = "time"
+    deadline_s: float | None = None
+    budget_usd: float | None = None
+    power_cap_w: float | None = None
+    precisions: tuple[Precision, ...] | None = None
+    memory_limit_bytes: float | None = None
+    limit: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolAnswer:
+    """What was found on one pool: the best plans, best first, and the baselines by name.
+
+    `refusal` says why there is none; then the rest is empty.
+    """
+
+    title: str
+    fleet: Fleet
+    pool: Pool
+    best: tuple[Option, ...] = ()
+    baselines: tuple[Option, ...] = ()
+    num_considered: int = 0
+    num_fitting: int = 0
+    rejected: dict[str, int]
+    refusal: NegativeAnswer | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        return {
+            "fleet": self.title,
+            "pool": self.pool.name,
+            "machines": self.pool.num_nodes,
+            "devices": self.pool.num_devices,
+            "device": self.pool.node.accelerator.name,
+            "region": self.pool.region,
+            "num_considered": self.num_considered,
+            "num_fitting": self.num_fitting,
+            "rejected": self.rejected,
+            "refusal": None if self.refusal is None else self.refusal.what,
+            "best": [option.as_mapping() for option in self.best],
+            "baselines": [option.as_mapping() for option in self.baselines],
+            "remarks": list(remarks(self.fleet)),
+        }
+
+
+def answer_fleets(
+    model: Model,
+    workload: Train,
+    fleets: Sequence[Fleet],
+    wish: Wish,
+    date: str,
+    fit: Efficiencies,
+) -> tuple[PoolAnswer, ...]:
+    """The best plans on every pool of every fleet, in their order.
+
+    A pool on which nothing fits is among the answers where another has plans; NegativeAnswer of
+    the first where none has.
+    """
+    answers = tuple(
+        _answer_pool(make_problem(model, workload, pool, fit, date), fleet, wish)
+        for fleet in fleets
+        for pool in fleet.pools
+    )
+    refusals = [answer.refusal for answer in answers if answer.refusal is not None]
+    if len(refusals) == len(answers):
+        raise refusals[0]
+    return answers
+
+
+def find_front(
+    model: Model,
+    workload: Train,
+    fleets: Sequence[Fleet],
+    wish: Wish,
+    date: str,
+    fit: Efficiencies,
+    against: Objective,
+) -> tuple[Option, ...]:
+    """Plans of all pools that none of them beats in both time and `against`, fastest first.
+
+    Each has its fleet as its role. NegativeAnswer where nothing fits on any pool.
+    """
+    options: list[Option] = []
+    refusals: list[NegativeAnswer] = []
+    for fleet in fleets:
+        for pool in fleet.pools:
+            problem = make_problem(model, workload, pool, fit, date)
+            try:
+                found = pareto(
+                    problem,
+                    "time",
+                    against,
+                    precisions=wish.precisions,
+                    memory_limit_bytes=wish.memory_limit_bytes,
+                )
+            except NegativeAnswer as refusal:
+                refusals.append(refusal)
+                continue
+            role = pool_title(fleet, pool)
+            options += [make_option(role, problem, plan, estimate) for plan, estimate in found]
+    if not options:
+        raise refusals[0]
+    return _undominated(options, against)
+
+
+def _undominated(options: Sequence[Option], against: Objective) -> tuple[Option, ...]:
+    kept: list[Option] = []
+    least = math.inf
+    for option in sorted(options, key=lambda one: (one.time_s.value, one.amount(against))):
+        amount = option.amount(against)
+        if amount is not None and amount < least:
+            kept.append(option)
+            least = amount
+    return tuple(kept)
+
+
+def pool_title(fleet: Fleet, pool: Pool) -> str:
+    return fleet.name if len(fleet.pools) == 1 else f"{fleet.name}, {pool.name}"
+
+
+def _answer_pool(problem: Problem, fleet: Fleet, wish: Wish) -> PoolAnswer:
+    alone = fleet if len(fleet.pools) == 1 else replace(fleet, pools=(problem.pool,))
+    title = pool_title(fleet, problem.pool)
+    try:
+        found = _search(problem, wish)
+    except NegativeAnswer as refusal:
+        return PoolAnswer(title=title, fleet=alone, pool=problem.pool, rejected={}, refusal=refusal)
+    return PoolAnswer(
+        title=title,
+        fleet=alone,
+        pool=problem.pool,
+        best=tuple(
+            make_option(BEST if place == 0 else f"no. {place + 1}", problem, plan, estimate)
+            for place, (plan, estimate) in enumerate(found.ranked)
+        ),
+        baselines=tuple(
+            make_option(name, problem, plan, estimate)
+            for name, (plan, estimate) in baseline_plans(problem).items()
+        ),
+        num_considered=found.num_considered,
+        num_fitting=found.num_fitting,
+        rejected=found.rejected,
+    )
+
+
+def _search(problem: Problem, wish: Wish) -> FleetShortlist:
+    return best_plans(
+        problem,
+        objective=wish.objective,
+        limit=wish.limit,
+        deadline_s=wish.deadline_s,
+        budget_usd=wish.budget_usd,
+        power_cap_w=wish.power_cap_w,
+        precisions=wish.precisions,
+        memory_limit_bytes=wish.memory_limit_bytes,
+    )
+
+
+def best_of(answers: Sequence[PoolAnswer], objective: Objective) -> Option:
+    """The best plan of all pools: by the objective, or by time where its figure is unknown."""
+    firsts = [answer.best[0] for answer in answers if answer.best]
+
+    def order(option: Option) -> tuple[bool, float]:
+        amount = option.amount(objective)
+        return amount is None, option.time_s.value if amount is None else amount
+
+    return min(firsts, key=order)
