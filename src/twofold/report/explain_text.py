@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from twofold.search.attribution import Attribution
 from twofold.search.breakdown import Explanation, group_causes
-from twofold.search.comparison import Attribution, Comparison
+from twofold.search.comparison import Comparison
 from twofold.units import format_bytes, format_quantity, format_seconds
 
 _BAR = 24
