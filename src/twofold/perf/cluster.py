@@ -7,7 +7,7 @@ millions of plans of one model and a fit over published runs of many are the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -109,11 +109,10 @@ class ModelColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepColumns:
-    """`parts_s` add up to `step_time_s`; `compute_s` is the busiest device's own work."""
+    """`parts_s` add up to `step_time_s`; `messages_s` are those of them that are messages."""
 
     parts_s: dict[str, Array]
     step_time_s: Array
-    compute_s: Array
     messages_s: Array
 
 
@@ -124,8 +123,8 @@ class LayerColumns:
     Seconds of one micro-batch, [segments, keys]: `parts_s` [parts, segments, keys] forward and
     backward by `LAYER_PARTS` and `once_s` their sum; `forward_s` of it forward, `weight_s` the
     products forward, which weight gradients repeat; `again_s` [levels, segments, keys] what is
-    run again where all is recomputed and where attention alone is. `compute_once_s` and
-    `compute_again_s` are the same without messages. Bytes as in `Work`.
+    run again where all is recomputed and where attention alone is. Bytes as in `Work`, the
+    inputs' of the blocks alone.
     """
 
     parts_s: Array
@@ -133,8 +132,6 @@ class LayerColumns:
     forward_s: Array
     weight_s: Array
     again_s: Array
-    compute_once_s: Array
-    compute_again_s: Array
     saved_bytes: Array
     inputs_bytes: Array
     boundary_bytes: Array
@@ -145,23 +142,47 @@ class LayoutColumns:
     """What the spreading of weights over devices takes, whatever the layers do: [layouts].
 
     Seconds before any is hidden: `exchange_s` of messages once a step, `every_s` once a
-    micro-batch; `optimizer_s` a step. `jitter_fraction` of a step is waited for the slowest.
+    micro-batch; `optimizer_s` a step. `jitter_fraction` of a step is waited for the slowest. A
+    boundary of b bytes goes to the next stage in hop_s + b hop_s_per_byte.
     """
 
     exchange_s: Array
     every_s: Array
     optimizer_s: Array
     jitter_fraction: Array
+    hop_s: Array
+    hop_s_per_byte: Array
 
 
-Columns = TypeVar("Columns", LayerColumns, LayoutColumns)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderColumns:
+    """How a step runs, whatever a layer takes and wherever its weights are: [orders].
+
+    `slowest_share` and `fullest_share` are fractions of the blocks: those of the slowest and of
+    the fullest stage. `in_flight` [ends, orders] are the micro-batches whose activations the
+    first and the last stage keep, `messages` those a step to its neighbours.
+    """
+
+    devices: Array
+    stages: Array
+    schedule: NDArray[np.int64]
+    virtual: Array
+    micro_batches: Array
+    slowest_share: Array
+    fullest_share: Array
+    in_flight: Array
+    messages: Array
+
+
+Columns = TypeVar("Columns")
 
 
 def take_columns(columns: Columns, index: NDArray[np.intp]) -> Columns:
-    """The columns of each plan by the key or layout it has: [.., plans]."""
+    """Records of columns, of each plan those of the layer key, layout or order it has."""
+    names = columns.__dataclass_fields__  # type: ignore[attr-defined]
     return replace(
-        columns,
-        **{f.name: np.take(getattr(columns, f.name), index, axis=-1) for f in fields(columns)},
+        columns,  # type: ignore[type-var]
+        **{name: np.take(getattr(columns, name), index, axis=-1) for name in names},
     )
 
 
@@ -179,8 +200,13 @@ def fabric_of(rates: Rates) -> Fabric:
 
 def step_columns(work: Work, plan: PlanColumns, model: ModelColumns, rates: Rates) -> StepColumns:
     """Seconds of one optimizer step, by cause."""
-    layers = layer_columns(work, plan, rates)
-    return compose_step(layers, layout_columns(plan, model, rates), plan, model, rates)
+    return compose_step(
+        layer_columns(work, plan, rates),
+        layout_columns(plan, model, rates),
+        order_columns(plan, model),
+        plan.recomputed,
+        rates,
+    )
 
 
 def layer_columns(work: Work, plan: PlanColumns, rates: Rates) -> LayerColumns:
@@ -208,10 +234,8 @@ def layer_columns(work: Work, plan: PlanColumns, rates: Rates) -> LayerColumns:
         forward_s=micro[:, FORWARD],
         weight_s=gemm[:, FORWARD],
         again_s=again(micro),
-        compute_once_s=once(compute),
-        compute_again_s=again(compute),
         saved_bytes=work.saved_bytes,
-        inputs_bytes=work.inputs_bytes,
+        inputs_bytes=work.inputs_bytes[1],
         boundary_bytes=work.boundary_bytes,
     )
 
@@ -219,45 +243,78 @@ def layer_columns(work: Work, plan: PlanColumns, rates: Rates) -> LayerColumns:
 def layout_columns(plan: PlanColumns, model: ModelColumns, rates: Rates) -> LayoutColumns:
     """Of the plan only degrees, sharding and offload matter."""
     exchange_s, every_s = _data_s(plan, model, rates)
+    fabric = fabric_of(rates)
+    prompt = replace(fabric, up_latency_s=0.0, out_latency_s=0.0)
+    stride = plan.tensor * plan.context * plan.data
     return LayoutColumns(
         exchange_s=exchange_s,
         every_s=every_s,
         optimizer_s=_optimizer_s(plan, model, rates),
         jitter_fraction=rates.jitter * np.log2(np.maximum(plan.devices / 8.0, 1.0)),
+        hop_s=send_s(0.0, plan.pipeline, stride, fabric),
+        # Each tensor rank sends its slice, where there are stages to send it to.
+        hop_s_per_byte=send_s(1.0, plan.pipeline, stride, prompt)
+        / np.where(plan.pipeline > 1, plan.tensor, 1.0),
+    )
+
+
+def order_columns(plan: PlanColumns, model: ModelColumns) -> OrderColumns:
+    """Of the plan only degrees, schedule and micro-batch matter."""
+    chunks = plan.pipeline * plan.virtual
+    micros = plan.micro_batches
+    ends = (np.zeros_like(plan.pipeline), plan.pipeline - 1.0)
+    return OrderColumns(
+        devices=plan.devices,
+        stages=plan.pipeline,
+        schedule=plan.schedule,
+        virtual=plan.virtual,
+        micro_batches=micros,
+        slowest_share=np.ceil(model.layers / chunks) * plan.virtual / model.layers,
+        fullest_share=np.ceil(model.layers / plan.pipeline) / model.layers,
+        in_flight=np.stack(
+            [
+                schedule.in_flight(
+                    plan.schedule,
+                    stages=plan.pipeline,
+                    micro_batches=micros,
+                    virtual=plan.virtual,
+                    stage=stage,
+                )
+                for stage in ends
+            ]
+        ),
+        messages=schedule.messages(plan.schedule, plan.pipeline, micros, plan.virtual),
     )
 
 
 def compose_step(
     layers: LayerColumns,
     layout: LayoutColumns,
-    plan: PlanColumns,
-    model: ModelColumns,
+    order: OrderColumns,
+    recomputed: Array,
     rates: Rates,
 ) -> StepColumns:
-    """The step of each plan from its layers' and its layout's times. Of the rates only those
-    that no precision changes matter, so one row of them serves all plans of a pool."""
-    stage = _Stage(plan, model)
-    micros = plan.micro_batches
-
-    def again(times: Array) -> Array:
-        return np.asarray(plan.recomputed * times[0] + (1.0 - plan.recomputed) * times[1])
-
-    repeated = again(layers.again_s)
-    both = layers.once_s + repeated
+    """The step of each plan from the times of its layers, its layout and its order. Of the rates
+    only those that no precision changes matter, so one row of them serves all plans of a pool."""
+    stage = _Stage(order)
+    micros = order.micro_batches
+    again = recomputed * layers.again_s[0] + (1.0 - recomputed) * layers.again_s[1]
+    both = layers.once_s + again
     micro_s = stage.slowest(both)
     forward_s = stage.others(layers.forward_s)
     parts = dict(zip(LAYER_PARTS, micros * stage.slowest(layers.parts_s), strict=True))
-    parts["recompute"] = micros * stage.slowest(repeated)
+    parts["recompute"] = micros * stage.slowest(again)
     parts["pipeline bubble"] = schedule.bubble_s(
-        plan.schedule,
-        stages=plan.pipeline,
+        order.schedule,
+        stages=order.stages,
         micro_batches=micros,
-        virtual=plan.virtual,
+        virtual=order.virtual,
         forward_s=forward_s,
         backward_s=stage.others(both) - forward_s,
         weight_s=stage.others(layers.weight_s),
     )
-    parts["pipeline messages"] = _pipeline_s(layers.boundary_bytes, plan, rates)
+    hop_s = layout.hop_s + layers.boundary_bytes * layout.hop_s_per_byte
+    parts["pipeline messages"] = (1.0 - rates.pipeline_overlap) * order.messages * hop_s
     parts["data messages"] = _exposed_s(
         micro_s, layout.exchange_s, rates.data_overlap
     ) + micros * _exposed_s(micro_s, layout.every_s, rates.data_overlap)
@@ -266,11 +323,9 @@ def compose_step(
     total = sum(parts.values())
     parts["jitter"] = total * layout.jitter_fraction
     messages = sum(parts[name] for name in PARTS if name.endswith("messages"))
-    busy_s = stage.slowest(layers.compute_once_s + again(layers.compute_again_s))
     return StepColumns(
         parts_s={name: parts[name] for name in PARTS},
         step_time_s=np.asarray(total + parts["jitter"]),
-        compute_s=micros * busy_s + layout.optimizer_s,
         messages_s=np.asarray(messages),
     )
 
@@ -324,11 +379,10 @@ def _expert_s(work: Work, plan: PlanColumns, rates: Rates, fabric: Fabric) -> Ar
 class _Stage:
     """The slowest pipeline stage: its share of the blocks, and the input's or output's rows."""
 
-    def __init__(self, plan: PlanColumns, model: ModelColumns) -> None:
-        chunks = plan.pipeline * plan.virtual
-        self.share = np.ceil(model.layers / chunks) * plan.virtual / model.layers
-        self.alone = plan.pipeline <= 1
-        self.stages = plan.pipeline
+    def __init__(self, order: OrderColumns) -> None:
+        self.share = order.slowest_share
+        self.stages = order.stages
+        self.alone = order.stages <= 1
 
     def slowest(self, by_segment: Array) -> Array:
         """[.., segments, rows] -> [.., rows]."""
@@ -340,15 +394,6 @@ class _Stage:
         """Mean of the other stages: they fill and drain the pipeline about the slowest one."""
         rest = by_segment.sum(axis=-2) - self.slowest(by_segment)
         return np.asarray(np.maximum(rest, 0.0) / np.maximum(self.stages - 1.0, 1.0))
-
-
-def _pipeline_s(boundary_bytes: Array, plan: PlanColumns, rates: Rates) -> Array:
-    """Every micro-batch's activations come in and gradients go out, once per model chunk."""
-    share = boundary_bytes / np.where(plan.pipeline > 1, plan.tensor, 1.0)
-    stride = plan.tensor * plan.context * plan.data
-    one = send_s(share, plan.pipeline, stride, fabric_of(rates))
-    count = schedule.messages(plan.schedule, plan.pipeline, plan.micro_batches, plan.virtual)
-    return (1.0 - rates.pipeline_overlap) * count * one
 
 
 def local_parameters(plan: PlanColumns, model: ModelColumns) -> tuple[Array, Array]:

@@ -18,11 +18,13 @@ from twofold.perf.cluster import (
     LayerColumns,
     LayoutColumns,
     ModelColumns,
+    OrderColumns,
     PlanColumns,
     StepColumns,
     compose_step,
     layer_columns,
     layout_columns,
+    order_columns,
 )
 from twofold.perf.cost import SECONDS_PER_HOUR, rent_usd
 from twofold.perf.energy import EnergyParts, energy_parts_j
@@ -153,7 +155,8 @@ def price_plans(
         layer_columns(work, plan, rates),
         layout_columns(plan, model, rates),
         state_columns(plan, model),
-        plan,
+        order_columns(plan, model),
+        plan.recomputed,
         model,
         rates,
     )
@@ -164,22 +167,25 @@ def compose_plans(
     layers: LayerColumns,
     layout: LayoutColumns,
     state: StateColumns,
-    plan: PlanColumns,
+    order: OrderColumns,
+    recomputed: Array,
     model: ModelColumns,
     rates: Rates,
 ) -> FleetColumns:
-    """Everything of each plan from what its layer key and its layout take: a search over many
-    plans prices those few first. One row of model and rates serves all plans of a pool."""
+    """Everything of each plan from its layer key, layout and order: a search over many plans
+    prices those few first. One row of model and rates serves all plans of a pool."""
     pool, accelerator = problem.pool, problem.pool.node.accelerator
-    step = compose_step(layers, layout, plan, model, rates)
-    footprint = compose_footprint(layers.saved_bytes, layers.inputs_bytes, state, plan, model)
+    step = compose_step(layers, layout, order, recomputed, rates)
+    footprint = compose_footprint(
+        layers.saved_bytes, layers.inputs_bytes, state, order, recomputed, model
+    )
     spread = problem.fit.spread_of(accelerator)
-    devices = plan.devices
+    devices = order.devices
     nodes = np.ceil(devices / pool.node.num_accelerators)
-    goodput = _goodput(problem, plan, model, rates, step.step_time_s, devices, nodes)
+    goodput = _goodput(problem, model, rates, step.step_time_s, devices, nodes)
     num_steps = problem.workload.num_steps
     time_s = (STARTUP_S + num_steps * step.step_time_s) / goodput
-    parts = _energy_parts(problem, step, plan)
+    parts = _energy_parts(problem, step)
     energy_j = None
     if parts is not None:
         energy_j = np.asarray(sum(parts)) * devices * time_s / step.step_time_s
@@ -203,7 +209,6 @@ def compose_plans(
 
 def _goodput(
     problem: Problem,
-    plan: PlanColumns,
     model: ModelColumns,
     rates: Rates,
     step_s: Array,
@@ -229,7 +234,7 @@ def _goodput(
     return best_goodput_fraction(step_s, stall, rate, RESTART_S)
 
 
-def _energy_parts(problem: Problem, step: StepColumns, plan: PlanColumns) -> EnergyParts | None:
+def _energy_parts(problem: Problem, step: StepColumns) -> EnergyParts | None:
     """Joules of one device and step, by cause; None where the device's power is not known."""
     node, pool = problem.pool.node, problem.pool
     accelerator = node.accelerator

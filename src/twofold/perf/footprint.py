@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.perf import schedule
 from twofold.perf.cluster import (
     GRADIENT_BYTES,
     WEIGHT_BYTES,
     ModelColumns,
+    OrderColumns,
     PlanColumns,
+    order_columns,
     replicas,
 )
 from twofold.perf.work import Work
@@ -36,7 +37,8 @@ MEMORY_PARTS = (
 MASTER_BYTES = 4.0
 MOMENT_BYTES = 8.0
 FRAMEWORK_BYTES = 3e9
-"""Context of the driver, communication buffers and libraries of a GPU: aiconfigurator reserves 3.5 GB and 0.35 for NCCL."""
+"""Context of the driver, communication buffers and libraries of a GPU: aiconfigurator reserves
+3.5 GB and 0.35 for NCCL."""
 FRAGMENTATION_FRACTION = 0.08
 """Of activations and working memory, lost between allocations."""
 _GATHERED_LAYERS = 2.0
@@ -64,22 +66,38 @@ class StateColumns:
 
 def footprint_columns(work: Work, plan: PlanColumns, model: ModelColumns) -> FootprintColumns:
     """The heavier of the first and the last stage."""
-    saved, inputs = work.saved_bytes, work.inputs_bytes
-    return compose_footprint(saved, inputs, state_columns(plan, model), plan, model)
+    return compose_footprint(
+        work.saved_bytes,
+        work.inputs_bytes[1],
+        state_columns(plan, model),
+        order_columns(plan, model),
+        plan.recomputed,
+        model,
+    )
 
 
 def compose_footprint(
     saved_bytes: Array,
     inputs_bytes: Array,
     state: StateColumns,
-    plan: PlanColumns,
+    order: OrderColumns,
+    recomputed: Array,
     model: ModelColumns,
 ) -> FootprintColumns:
-    """The same from the activations of each plan's layer key and the state of its layout."""
-    first = _stage_parts(saved_bytes, inputs_bytes, state, plan, model, last=False)
-    last = _stage_parts(saved_bytes, inputs_bytes, state, plan, model, last=True)
-    heavier = sum(last.values()) > sum(first.values())
-    parts = {name: np.where(heavier, last[name], first[name]) for name in MEMORY_PARTS}
+    """The same from each plan's layers' activations, its layout's state and its order."""
+    first, last = (
+        _live_parts(saved_bytes, inputs_bytes, state, order, recomputed, model, last=last)
+        for last in (False, True)
+    )
+    held = state.weights + state.gradients + state.optimizer
+    heavier = held[1] + sum(last.values()) > held[0] + sum(first.values())
+    parts = {
+        "weights": np.where(heavier, state.weights[1], state.weights[0]),
+        "gradients": np.where(heavier, state.gradients[1], state.gradients[0]),
+        "optimizer": np.where(heavier, state.optimizer[1], state.optimizer[0]),
+        **{name: np.where(heavier, last[name], first[name]) for name in first},
+        "framework": FRAMEWORK_BYTES * np.ones_like(recomputed),
+    }
     return FootprintColumns(parts_bytes=parts, peak_bytes=np.asarray(sum(parts.values())))
 
 
@@ -103,7 +121,7 @@ def layers_to_recompute(
     saved_bytes: Array,
     inputs_bytes: Array,
     state: StateColumns,
-    plan: PlanColumns,
+    order: OrderColumns,
     model: ModelColumns,
     usable_bytes: float,
 ) -> tuple[NDArray[np.bool_], Array, NDArray[np.bool_]]:
@@ -112,17 +130,24 @@ def layers_to_recompute(
 
     From one layer on the peak of either end falls linearly with the number.
     """
-    per_stage = np.ceil(model.layers / plan.pipeline)
+    per_stage = order.fullest_share * model.layers
+    held = state.weights + state.gradients + state.optimizer + FRAMEWORK_BYTES
 
     def peaks(recomputed: Array) -> Array:
-        at = replace(plan, recomputed=recomputed)
-        ends = (
-            _stage_parts(saved_bytes, inputs_bytes, state, at, model, last=last)
-            for last in (False, True)
+        return np.stack(
+            [
+                held[int(last)]
+                + sum(
+                    _live_parts(
+                        saved_bytes, inputs_bytes, state, order, recomputed, model, last=last
+                    ).values()
+                )
+                for last in (False, True)
+            ]
         )
-        return np.stack([np.asarray(sum(parts.values())) for parts in ends])
 
-    none, one, whole = (peaks(n) for n in (0.0 * per_stage, 1.0 / per_stage, per_stage / per_stage))
+    ones = np.ones_like(per_stage)
+    none, one, whole = peaks(0.0 * ones), peaks(1.0 / per_stage), peaks(ones)
     fall = np.maximum((one - whole) / np.maximum(per_stage - 1.0, 1.0), 1e-3)
     excess = one - usable_bytes
     # One beyond the quotient, so that rounding never leaves a plan a byte too large.
@@ -151,7 +176,7 @@ def _state_bytes(
     """Weights, gradients and optimizer state of the first or the last stage."""
     ends = model.output if last else model.input
     ends = np.where(plan.pipeline <= 1, model.input + model.output, ends)
-    layers = _stage_share(plan, model)
+    layers = np.ceil(model.layers / plan.pipeline) / model.layers
     dense = (model.dense * layers + ends) / plan.tensor
     experts = model.experts * layers / (plan.expert * plan.expert_tensor)
     ranks, expert_ranks = replicas(plan)
@@ -168,43 +193,29 @@ def _state_bytes(
     )
 
 
-def _stage_share(plan: PlanColumns, model: ModelColumns) -> Array:
-    """Of the blocks, on the fullest stage."""
-    return np.ceil(model.layers / plan.pipeline) / model.layers
-
-
-def _stage_parts(
+def _live_parts(
     saved_bytes: Array,
     inputs_bytes: Array,
     state: StateColumns,
-    plan: PlanColumns,
+    order: OrderColumns,
+    recomputed: Array,
     model: ModelColumns,
     *,
     last: bool,
 ) -> dict[str, Array]:
-    alone = plan.pipeline <= 1
-    flight = schedule.in_flight(
-        plan.schedule,
-        stages=plan.pipeline,
-        micro_batches=plan.micro_batches,
-        virtual=plan.virtual,
-        stage=plan.pipeline - 1.0 if last else np.zeros_like(plan.pipeline),
-    )
+    """What comes and goes with the micro-batches on the first or the last stage."""
+    alone = order.stages <= 1
+    flight = order.in_flight[int(last)]
     # What one stage keeps for one micro-batch; the embedding's and the head's only at the ends.
-    share = plan.recomputed
-    layers = flight * _stage_share(plan, model)
-    kept = layers * ((1.0 - share) * saved_bytes[1] + share * inputs_bytes[1])
-    inputs = np.where(alone | (not last), saved_bytes[0] * flight, 0.0)
-    logits = np.where(alone | last, saved_bytes[2], 0.0)
-    one_layer = (saved_bytes[1] - inputs_bytes[1]) / model.layers
+    kept = flight * order.fullest_share
+    kept = kept * ((1.0 - recomputed) * saved_bytes[1] + recomputed * inputs_bytes)
+    inputs = np.where(alone, saved_bytes[0] * flight, 0.0) if last else saved_bytes[0] * flight
+    logits = saved_bytes[2] if last else np.where(alone, saved_bytes[2], 0.0)
+    one_layer = (saved_bytes[1] - inputs_bytes) / model.layers
     # A layer that runs again has its activations, and soon as many gradients of them.
-    working = 2.0 * one_layer * np.minimum(share * model.layers, 1.0) + state.gathered
+    working = 2.0 * one_layer * np.minimum(recomputed * model.layers, 1.0) + state.gathered
     return {
-        "weights": state.weights[int(last)],
-        "gradients": state.gradients[int(last)],
-        "optimizer": state.optimizer[int(last)],
         "activations": (kept + inputs) * (1.0 + FRAGMENTATION_FRACTION),
         "logits": logits,
         "working": working * (1.0 + FRAGMENTATION_FRACTION),
-        "framework": FRAMEWORK_BYTES * np.ones_like(kept),
     }

@@ -97,12 +97,8 @@ def interval_steps(
 ) -> Array:
     """Steps between checkpoints: of the two whole numbers about `best_interval_s` the better,
     at least 1 and at least `shortest_s` (see `flush_s`)."""
-    exact = best_interval_s(stall_s, rate_per_s, restart_s) / step_s
-    fewer = np.maximum(np.floor(exact), 1.0)
-    more = fewer + 1.0
-    gain = goodput_fraction(more * step_s, stall_s, rate_per_s, restart_s)
-    keep = goodput_fraction(fewer * step_s, stall_s, rate_per_s, restart_s)
-    best = np.where(gain > keep, more, fewer)
+    fewer, keep, gain = _two_intervals(step_s, stall_s, rate_per_s, restart_s)
+    best = np.where(gain > keep, fewer + 1.0, fewer)
     return np.asarray(np.maximum(best, np.ceil(np.asarray(shortest_s / step_s))))
 
 
@@ -114,5 +110,19 @@ def best_goodput_fraction(
     shortest_s: Column = 0.0,
 ) -> Array:
     """`goodput_fraction` at the best whole number of steps between checkpoints."""
+    if np.ndim(shortest_s) == 0 and shortest_s == 0.0:
+        _, keep, gain = _two_intervals(step_s, stall_s, rate_per_s, restart_s)
+        return np.maximum(keep, gain)
     steps = interval_steps(step_s, stall_s, rate_per_s, restart_s, shortest_s)
     return goodput_fraction(steps * step_s, stall_s, rate_per_s, restart_s)
+
+
+def _two_intervals(
+    step_s: Column, stall_s: Column, rate_per_s: Column, restart_s: Column
+) -> tuple[Array, Array, Array]:
+    """The whole number of steps below `best_interval_s`, and the goodput there and one above."""
+    exact = best_interval_s(stall_s, rate_per_s, restart_s) / step_s
+    fewer = np.maximum(np.floor(exact), 1.0)
+    keep = goodput_fraction(fewer * step_s, stall_s, rate_per_s, restart_s)
+    gain = goodput_fraction((fewer + 1.0) * step_s, stall_s, rate_per_s, restart_s)
+    return fewer, keep, gain

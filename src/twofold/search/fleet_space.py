@@ -32,6 +32,7 @@ RECOMPUTE_LEVELS = 2
 _SINGLE: tuple[tuple[Schedule, int], ...] = (("1f1b", 1),)
 _PIPELINED: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("zb-h1", 1))
 _DEFAULTS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+_DEGREES = ("data", "tensor", "context", "pipeline")
 _ORDER_LEVERS = ("micro_batch", "schedule", "virtual", "sequence_parallel", "precision")
 
 
@@ -48,9 +49,9 @@ class Levers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSpace:
-    """`layouts` and `orders` are columns by lever. Layout l has the orders from `first[l]` on,
-    `count[l]` of them; each is a plan without recomputation and one with all of it.
-    `rejected` counts plans by the rule they break."""
+    """`layouts` and `orders` are columns by lever; both have the degrees. Layout l has the orders
+    from `first[l]` on, `count[l]` of them; each is a plan without recomputation and one with all
+    of it. `rejected` counts plans by the rule they break."""
 
     layouts: dict[str, Integers]
     orders: dict[str, Integers]
@@ -157,7 +158,7 @@ class _Maker:
     def _degrees(self) -> dict[str, Integers]:
         rows = [row for count in self.levers.device_counts for row in _factorisations(count)]
         table = np.array(rows, dtype=np.int64).T
-        columns = dict(zip(("data", "tensor", "context", "pipeline"), table, strict=True))
+        columns = dict(zip(_DEGREES, table, strict=True))
         columns["weight"] = self._num_plans(columns)
         return self._kept(columns, "degrees")
 
@@ -223,7 +224,7 @@ class _Maker:
         self, layouts: dict[str, Integers]
     ) -> tuple[dict[str, Integers], Integers, Integers]:
         """The orders of every kind of layout, and which range of them each layout has."""
-        levers = ("data", "tensor", "context", "pipeline", "zero_stage")
+        levers = (*_DEGREES, "zero_stage")
         distinct, kind = np.unique(
             np.stack([layouts[name] for name in levers]), axis=1, return_inverse=True
         )
@@ -237,7 +238,8 @@ class _Maker:
         count = np.array(lengths, dtype=np.int64)
         first = np.cumsum(count) - count
         joined = np.concatenate(tables, axis=1)
-        return dict(zip(_ORDER_LEVERS, joined, strict=True)), first[kind], count[kind]
+        names = (*_ORDER_LEVERS, *_DEGREES)
+        return dict(zip(names, joined, strict=True)), first[kind], count[kind]
 
     def _orders_of(self, degrees: dict[str, np.int64], number: int) -> Integers:
         """[levers, orders] of one kind of layout; `number` layouts are of it."""
@@ -262,7 +264,7 @@ class _Maker:
         columns |= {name: np.full(size, value) for name, value in degrees.items()}
         columns["weight"] = np.full(size, number * RECOMPUTE_LEVELS)
         columns = self._kept(columns, "order")
-        return np.stack([columns[name] for name in _ORDER_LEVERS])
+        return np.stack([columns[name] for name in (*_ORDER_LEVERS, *_DEGREES)])
 
 
 def _spread(

@@ -8,7 +8,7 @@ sixteen thousand rows stay in the processor's cache, and no table is ever as lon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from twofold.perf.cluster import (
     LayerColumns,
     LayoutColumns,
     ModelColumns,
+    OrderColumns,
     PlanColumns,
     layer_columns,
     layout_columns,
+    order_columns,
     take_columns,
 )
 from twofold.perf.fleet import FleetColumns, Problem, compose_plans, rates_of, work_of
@@ -49,6 +51,7 @@ class PricedSpace:
     layer_of_order: Integers
     layout: LayoutColumns
     state: StateColumns
+    order: OrderColumns
     model: ModelColumns
     rates: Rates
 
@@ -86,6 +89,7 @@ def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
         layer_of_order=of_order,
         layout=layout_columns(layout_plan, one_model, one_rate),
         state=state_columns(layout_plan, one_model),
+        order=order_columns(_columns(problem, _table(space.orders)), one_model),
         model=one_model,
         rates=one_rate,
     )
@@ -94,8 +98,6 @@ def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
 def priced_chunks(priced: PricedSpace, limit_bytes: float) -> Iterator[tuple[Chunk | None, int]]:
     """All plans of the space in its order: those that fit, and how many others there are."""
     space = priced.space
-    layout_plan = _columns(priced.problem, _table(space.layouts))
-    order_plan = _columns(priced.problem, _table(space.orders))
     ends = np.cumsum(space.count)
     start = 0
     while start < len(ends):
@@ -105,29 +107,24 @@ def priced_chunks(priced: PricedSpace, limit_bytes: float) -> Iterator[tuple[Chu
         layout = np.repeat(np.arange(start, stop), count)
         within = np.arange(len(layout)) - np.repeat(np.cumsum(count) - count, count)
         order = np.repeat(space.first[start:stop], count) + within
-        yield _priced(priced, layout_plan, order_plan, layout, order, limit_bytes)
+        yield _priced(priced, layout, order, limit_bytes)
         start = stop
 
 
 def _priced(
-    priced: PricedSpace,
-    layout_plan: PlanColumns,
-    order_plan: PlanColumns,
-    layout: Integers,
-    order: Integers,
-    limit_bytes: float,
+    priced: PricedSpace, layout: Integers, order: Integers, limit_bytes: float
 ) -> tuple[Chunk | None, int]:
-    plan = _joined(layout_plan, order_plan, layout, order)
     key = priced.layer_of_layout[layout] + priced.layer_of_order[order]
+    state, how = take_columns(priced.state, layout), take_columns(priced.order, order)
     none, least, whole = layers_to_recompute(
         np.take(priced.layers.saved_bytes, key, axis=-1),
-        np.take(priced.layers.inputs_bytes, key, axis=-1),
-        _take_state(priced.state, layout),
-        plan,
+        np.take(priced.layers.inputs_bytes, key),
+        state,
+        how,
         priced.model,
         limit_bytes,
     )
-    per_stage = np.ceil(priced.model.layers / plan.pipeline)
+    per_stage = how.fullest_share * priced.model.layers
     between = ~none & (least < per_stage)
     row = np.concatenate([np.flatnonzero(level) for level in (none, between, whole)])
     num_none, num_between = int(none.sum()), int(between.sum())
@@ -137,41 +134,20 @@ def _priced(
     recomputed = np.full(len(row), ALL_LAYERS, dtype=np.int64)
     recomputed[:num_none] = 0
     recomputed[num_none : num_none + num_between] = least[between]
-    layout, order, key = layout[row], order[row], key[row]
-    plan = _joined(layout_plan, order_plan, layout, order)
-    plan = replace(plan, recomputed=np.minimum(recomputed / per_stage[row], 1.0))
     columns = compose_plans(
         priced.problem,
-        take_columns(priced.layers, key),
-        take_columns(priced.layout, layout),
-        _take_state(priced.state, layout),
-        plan,
+        take_columns(priced.layers, key[row]),
+        take_columns(priced.layout, layout[row]),
+        take_columns(state, row),
+        take_columns(how, row),
+        np.minimum(recomputed / per_stage[row], 1.0),
         priced.model,
         priced.rates,
     )
-    chunk = Chunk(layout=layout, order=order, recomputed_layers=recomputed, columns=columns)
+    chunk = Chunk(
+        layout=layout[row], order=order[row], recomputed_layers=recomputed, columns=columns
+    )
     return chunk, num_too_big
-
-
-def _joined(
-    layout_plan: PlanColumns, order_plan: PlanColumns, layout: Integers, order: Integers
-) -> PlanColumns:
-    """The plans of layouts in orders."""
-    of_order = ("schedule", "virtual", "micro_batch")
-    return PlanColumns(
-        **{
-            f.name: getattr(order_plan, f.name)[order]
-            if f.name in of_order
-            else getattr(layout_plan, f.name)[layout]
-            for f in fields(PlanColumns)
-        }
-    )
-
-
-def _take_state(state: StateColumns, layout: Integers) -> StateColumns:
-    return StateColumns(
-        **{f.name: np.take(getattr(state, f.name), layout, axis=-1) for f in fields(StateColumns)}
-    )
 
 
 def _table(levers: dict[str, Integers]) -> PlanTable:
