@@ -133,6 +133,14 @@ class _Maker:
     def make(self) -> FleetSpace:
         degrees = self._degrees()
         layouts = self._sharded(self._with_experts(degrees))
+        if not len(layouts["data"]):
+            return FleetSpace(
+                layouts=layouts,
+                orders={},
+                first=layouts["data"],
+                count=layouts["data"],
+                rejected=+self.rejected,
+            )
         orders, first, count = self._orders(layouts)
         layouts.pop("weight")
         kept = count > 0
@@ -225,46 +233,50 @@ class _Maker:
     ) -> tuple[dict[str, Integers], Integers, Integers]:
         """The orders of every kind of layout, and which range of them each layout has."""
         levers = (*_DEGREES, "zero_stage")
-        distinct, kind = np.unique(
-            np.stack([layouts[name] for name in levers]), axis=1, return_inverse=True
-        )
-        kind = kind.reshape(-1)
-        numbers = np.bincount(kind, minlength=distinct.shape[1])
-        tables, lengths = [], []
-        for degrees, number in zip(distinct.T, numbers, strict=True):
-            table = self._orders_of(dict(zip(levers, degrees, strict=True)), int(number))
-            tables.append(table)
-            lengths.append(table.shape[1])
-        count = np.array(lengths, dtype=np.int64)
-        first = np.cumsum(count) - count
-        joined = np.concatenate(tables, axis=1)
-        names = (*_ORDER_LEVERS, *_DEGREES)
-        return dict(zip(names, joined, strict=True)), first[kind], count[kind]
+        kinds, kind = distinct_rows(layouts, levers)
+        numbers = np.bincount(kind, minlength=len(kinds["data"]))
+        kinds["kind"] = np.arange(len(numbers))
+        kinds["weight"] = numbers * RECOMPUTE_LEVELS
+        parts = []
+        for pipeline in np.unique(kinds["pipeline"]):
+            for several in (False, True):
+                chosen = (kinds["pipeline"] == pipeline) & ((kinds["tensor"] > 1) == several)
+                alike = {name: column[chosen] for name, column in kinds.items()}
+                parts.append(self._orders_of(alike, int(pipeline), sequence=several))
+        names = (*_ORDER_LEVERS, *_DEGREES, "kind")
+        orders = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        of_kind = orders.pop("kind")
+        count = np.bincount(of_kind, minlength=len(numbers))
+        first = np.zeros_like(count)
+        starts = np.flatnonzero(np.diff(of_kind, prepend=-1))
+        first[of_kind[starts]] = starts
+        return orders, first[kind], count[kind]
 
-    def _orders_of(self, degrees: dict[str, np.int64], number: int) -> Integers:
-        """[levers, orders] of one kind of layout; `number` layouts are of it."""
-        codes = np.array(
-            [(SCHEDULES.index(s), v) for s, v in self._schedules(int(degrees["pipeline"]))]
+    def _orders_of(
+        self, kinds: dict[str, Integers], pipeline: int, *, sequence: bool
+    ) -> dict[str, Integers]:
+        """Every order of every kind, kinds one after the other."""
+        codes = np.array([(SCHEDULES.index(s), v) for s, v in self._schedules(pipeline)])
+        precision, schedule, split, micro = (
+            column.reshape(-1)
+            for column in np.meshgrid(
+                [PRECISIONS.index(p) for p in self.precisions],
+                np.arange(len(codes)),
+                [0, 1] if sequence else [0],
+                self.levers.micro_batches,
+                indexing="ij",
+            )
         )
-        precision, schedule, sequence, micro = np.meshgrid(
-            [PRECISIONS.index(p) for p in self.precisions],
-            np.arange(len(codes)),
-            [0] if degrees["tensor"] == 1 else [0, 1],
-            self.levers.micro_batches,
-            indexing="ij",
-        )
-        levers = (micro, codes[schedule, 0], codes[schedule, 1], sequence, precision)
-        columns = {n: v.reshape(-1) for n, v in zip(_ORDER_LEVERS, levers, strict=True)}
-        size = micro.size
+        levers = (micro, codes[schedule, 0], codes[schedule, 1], split, precision)
+        num_kinds = len(kinds["data"])
+        columns = {n: np.tile(v, num_kinds) for n, v in zip(_ORDER_LEVERS, levers, strict=True)}
+        columns |= {name: np.repeat(column, micro.size) for name, column in kinds.items()}
         refused = len(self.levers.precisions) - len(self.precisions)
         if refused:
             self.rejected["precision not known on the device"] += (
-                number * RECOMPUTE_LEVELS * size // len(self.precisions) * refused
+                int(columns["weight"].sum()) // len(self.precisions) * refused
             )
-        columns |= {name: np.full(size, value) for name, value in degrees.items()}
-        columns["weight"] = np.full(size, number * RECOMPUTE_LEVELS)
-        columns = self._kept(columns, "order")
-        return np.stack([columns[name] for name in (*_ORDER_LEVERS, *_DEGREES)])
+        return self._kept(columns, "order")
 
 
 def _spread(
@@ -277,6 +289,17 @@ def _spread(
     chosen = np.array([value for option in options for value in option], dtype=np.int64)
     chosen = chosen.reshape(-1, len(names))
     return spread | {name: chosen[:, place] for place, name in enumerate(names)}
+
+
+def distinct_rows(
+    levers: dict[str, Integers], names: tuple[str, ...]
+) -> tuple[dict[str, Integers], Integers]:
+    """The combinations of these levers that occur, and which of them each row has."""
+    code = np.zeros(len(levers[names[0]]), dtype=np.int64)
+    for name in names:
+        code = code * (int(levers[name].max()) + 1) + levers[name]
+    _, first, index = np.unique(code, return_index=True, return_inverse=True)
+    return {name: levers[name][first] for name in names}, index.reshape(-1).astype(np.int64)
 
 
 def divisors(number: int) -> list[int]:

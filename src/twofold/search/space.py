@@ -157,17 +157,16 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def _check_values(plan: Plan) -> None:
-    kinds = {
-        "precision": Precision,
-        "attention": Attention,
-        "recompute": Recompute,
-        "optimizer_kernel": OptimizerKernel,
+    allowed: dict[str, tuple[str, ...]] = {
+        "precision": _GPU_PRECISIONS,
+        "attention": get_args(Attention),
+        "recompute": _RECOMPUTES,
+        "optimizer_kernel": get_args(OptimizerKernel),
     }
-    for name, kind in kinds.items():
+    for name, values in allowed.items():
         value = getattr(plan, name)
-        if value not in get_args(kind):
-            known = ", ".join(get_args(kind))
-            _refuse(name, f"there is no {name} '{value}'", f"use one of {known}")
+        if value not in values:
+            _refuse(name, f"there is no {name} '{value}'", "use one of " + ", ".join(values))
 
 
 def _has_compiler(curves: Curves) -> bool:

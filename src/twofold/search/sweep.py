@@ -29,7 +29,7 @@ from twofold.perf.footprint import StateColumns, layers_to_recompute, state_colu
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns
 from twofold.perf.rates import Rates
-from twofold.search.fleet_space import FleetSpace
+from twofold.search.fleet_space import FleetSpace, distinct_rows
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -69,8 +69,8 @@ class Chunk:
 
 def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
     """The two tables of a space."""
-    outer, of_layout = _distinct(space.layouts, _LAYOUT_KEYS)
-    inner, of_order = _distinct(space.orders, _ORDER_KEYS)
+    outer, of_layout = distinct_rows(space.layouts, _LAYOUT_KEYS)
+    inner, of_order = distinct_rows(space.orders, _ORDER_KEYS)
     num_outer, num_inner = len(outer["tensor"]), len(inner["micro_batch"])
     keys = {name: np.repeat(column, num_inner) for name, column in outer.items()}
     keys |= {name: np.tile(column, num_outer) for name, column in inner.items()}
@@ -165,14 +165,3 @@ def _table(levers: dict[str, Integers]) -> PlanTable:
 
 def _columns(problem: Problem, table: PlanTable) -> PlanColumns:
     return plan_columns(table, problem.workload.recipe.global_batch, problem.model.layers)
-
-
-def _distinct(
-    levers: dict[str, Integers], names: tuple[str, ...]
-) -> tuple[dict[str, Integers], Integers]:
-    """The combinations of these levers that occur, and which of them each row has."""
-    code = np.zeros(len(levers[names[0]]), dtype=np.int64)
-    for name in names:
-        code = code * (int(levers[name].max()) + 1) + levers[name]
-    _, first, index = np.unique(code, return_index=True, return_inverse=True)
-    return {name: levers[name][first] for name in names}, index.reshape(-1).astype(np.int64)
