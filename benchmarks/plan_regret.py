@@ -3,8 +3,8 @@
     python benchmarks/plan_regret.py [--output FILE.json]
 
 For each condition (as it is; bf16 made slow in the overlay; a 1 GB memory limit; a long sequence)
-every legal plan that is predicted within a factor of the predicted best (1.8 as it is, 1.3 under the
-slower conditions) and needs no compiler is timed for a few steps, there and back. Reported: the
+every legal plan that is predicted within a factor of the predicted best (1.8 as it is, 1.3 under
+the other conditions) and needs no compiler is timed for a few steps, there and back. Reported: the
 chosen plan, its regret (its time over the best time, minus 1), the default plan's time and memory,
 and predicted against measured step times. The chosen plan is what `twofold plan` would write:
 shortlist by prediction, then finals. About 25 minutes on two cores.

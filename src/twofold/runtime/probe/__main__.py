@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from twofold.runtime.allocator import keep_freed_memory
 from twofold.runtime.probe.schedule import ROUNDS, Task, plan_tasks
 from twofold.runtime.probe.timing import Bench, Row
 
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=60.0, help="about how long to take")
     options = parser.parse_args(arguments)
+    keep_freed_memory()
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         error = {"event": "error", "what": "PyTorch sees no CUDA device"}

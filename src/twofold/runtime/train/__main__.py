@@ -53,10 +53,12 @@ def _run(arguments: argparse.Namespace) -> None:
             "PyTorch is not installed", help="pip install 'twofold[torch]'"
         ) from error
     from twofold.document import read_plan
+    from twofold.runtime.allocator import keep_freed_memory
     from twofold.runtime.train.lock import alone_in
     from twofold.runtime.train.loop import InterruptedRunError, RunOptions, request_stop, train
     from twofold.workload import prepare_corpus
 
+    keep_freed_memory()
     signal.signal(signal.SIGINT, request_stop)
     signal.signal(signal.SIGTERM, request_stop)
     process_start = float(os.environ.get("TWOFOLD_STARTED_AT", _IMPORT_START))
