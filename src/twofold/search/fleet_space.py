@@ -21,7 +21,7 @@ from twofold.errors import InputError
 from twofold.perf.fleet import Problem
 from twofold.perf.plans import OFFLOADS, PRECISIONS, RECOMPUTES, SCHEDULES, PlanTable
 from twofold.perf.speeds import peak_flop_per_s
-from twofold.plan import Precision, Schedule
+from twofold.plan import Offload, Precision, Schedule
 from twofold.search.fleet_rules import RULES, Stage, known_precisions
 
 Integers = NDArray[np.int64]
@@ -38,13 +38,14 @@ _ORDER_LEVERS = ("micro_batch", "schedule", "virtual", "sequence_parallel", "pre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levers:
-    """The values to try. `device_counts` are all devices, or fewer as well; `micro_batches` and
-    `offloads` None: all that make sense."""
+    """The values to try. `device_counts` are all devices, or fewer as well. State is sharded
+    over all ranks or those of a domain, with `every_shard` over any number that divides them."""
 
     device_counts: tuple[int, ...]
     precisions: tuple[Precision, ...]
     micro_batches: tuple[int, ...]
-    offloads: tuple[str, ...] = OFFLOADS
+    offloads: tuple[Offload, ...] = OFFLOADS
+    every_shard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +211,9 @@ class _Maker:
         """(stage, ranks): over all of them (0), and over those of a scale-up domain (HSDP)."""
         if ranks == 1:
             return [(0, 0)]
-        near = max(d for d in divisors(ranks) if d <= max(self.domain // tensor, 1))
-        hybrid = (near,) if 1 < near < ranks else ()
+        inside = [d for d in divisors(ranks) if d <= max(self.domain // tensor, 1)]
+        groups = divisors(ranks) if self.levers.every_shard else inside[-1:]
+        hybrid = [group for group in groups if 1 < group < ranks]
         return [(0, 0)] + [(stage, shard) for stage in (1, 2, 3) for shard in (0, *hybrid)]
 
     def _with_experts(self, columns: dict[str, Integers]) -> dict[str, Integers]:
