@@ -32,20 +32,25 @@ Array = NDArray[np.float64]
 _START = {
     "gemm": 0.75, "fp8": 0.65, "fp4": 0.55, "attention": 0.45, "memory": 0.65, "call_s": 1.8e-5,
 }  # fmt: skip
-_SHARED_START = {
-    "gemm_byte_share": 0.5, "launch_overlap": 0.8, "tensor_overlap": 0.3, "expert_overlap": 0.3, "data_overlap": 0.8,
-    "pipeline_overlap": 0.5, "expert_imbalance": 1.15, "ragged_slowdown": 1.3, "wave_elements": 1e6, "fused_stream": 0.9,
-    "unfused_stream": 0.8,
-    "unfused_calls": 2.4, "step_s": 0.008, "jitter": 0.006,
-    "era_loss": 0.2, "era_half_months": 12.0,
-}  # fmt: skip
-_SHARED_BOUNDS = {
-    "gemm_byte_share": (0.0, 1.0), "launch_overlap": (0.0, 1.0), "tensor_overlap": (0.0, 1.0), "expert_overlap": (0.0, 1.0),
-    "data_overlap": (0.0, 1.0), "pipeline_overlap": (0.0, 1.0), "expert_imbalance": (1.0, 2.5), "ragged_slowdown": (1.0, 3.0), "wave_elements": (0.0, 4e6),
-    "fused_stream": (0.2, 1.2),
-    "unfused_stream": (0.4, 3.0), "unfused_calls": (1.0, 8.0), "step_s": (1e-4, 0.1), "jitter": (0.0, 0.05), "era_loss": (0.0, 0.5),
-    "era_half_months": (3.0, 36.0),
-}  # fmt: skip
+_SHARED: dict[str, tuple[float, float, float]] = {
+    "gemm_byte_share": (0.5, 0.0, 1.0),
+    "launch_overlap": (0.8, 0.0, 1.0),
+    "tensor_overlap": (0.3, 0.0, 1.0),
+    "expert_overlap": (0.3, 0.0, 1.0),
+    "data_overlap": (0.8, 0.0, 1.0),
+    "pipeline_overlap": (0.5, 0.0, 1.0),
+    "expert_imbalance": (1.15, 1.0, 2.5),
+    "ragged_slowdown": (1.3, 1.0, 3.0),
+    "wave_elements": (1e6, 0.0, 4e6),
+    "fused_stream": (0.9, 0.2, 1.2),
+    "unfused_stream": (0.8, 0.4, 3.0),
+    "unfused_calls": (2.4, 1.0, 8.0),
+    "step_s": (0.008, 1e-4, 0.1),
+    "jitter": (0.006, 0.0, 0.05),
+    "era_loss": (0.2, 0.0, 0.5),
+    "era_half_months": (12.0, 3.0, 36.0),
+}
+"""First guess and bounds of what all devices share."""
 _PRIOR_WIDTH = {
     "gemm": 0.12, "fp8": 0.12, "fp4": 0.15, "attention": 0.3, "memory": 0.3, "call_s": 0.2,
 }  # fmt: skip
@@ -81,7 +86,7 @@ class _Layout:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         kinds = len(EFFICIENCY_FIELDS)
         return {
-            "shared": (len(_SHARED_START),),
+            "shared": (len(_SHARED),),
             "all": (kinds,),
             "vendors": (len(self.vendors), kinds),
             "dies": (len(self.dies), kinds),
@@ -204,8 +209,8 @@ def framework_family(text: str) -> str:
 def _shared(values: Array) -> Shared:
     """Unknowns are logits within bounds, zero at the starting value."""
     result = {}
-    for value, (name, (low, high)) in zip(values, _SHARED_BOUNDS.items(), strict=True):
-        share = (_SHARED_START[name] - low) / (high - low)
+    for value, (name, (guess, low, high)) in zip(values, _SHARED.items(), strict=True):
+        share = (guess - low) / (high - low)
         share = min(max(share, 0.02), 0.98)
         logit = np.log(share / (1.0 - share)) + value
         result[name] = float(low + (high - low) / (1.0 + np.exp(-logit)))
@@ -327,7 +332,8 @@ class _Problem:
         parts = self.layout.split(unknowns)
         step_s = candidate_step_s(self.candidates, self.efficiency(parts), _shared(parts["shared"]))
         offsets = parts["offsets"]
-        return np.log(step_s) - self.log_measured + offsets[self.source] + offsets[self.framework]
+        habits = offsets[self.source] + offsets[self.framework]
+        return np.asarray(np.log(step_s) - self.log_measured + habits)
 
     def cost(self, unknowns: Array, errors: Array) -> float:
         """Pseudo-Huber: quadratic within a few noise widths, linear beyond."""
@@ -371,7 +377,7 @@ class _Problem:
         def moved(index: Array) -> Array:
             trial = unknowns.copy()
             trial[np.ravel(index).astype(int)] += _STEP
-            return (self.errors(trial) - errors) / _STEP
+            return np.asarray((self.errors(trial) - errors) / _STEP)
 
         for kind in range(len(EFFICIENCY_FIELDS)):
             slope = moved(places["all"][kind])

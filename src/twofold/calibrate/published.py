@@ -118,8 +118,8 @@ def row_model(row: PublishedRow, assumed: Assumptions) -> Model:
         layers, hidden = known
     if hidden and not layers and row.number("params_b"):
         assumed.note("layers from parameters and hidden size")
-        vocab = row.degree("vocab") or _DEFAULT_VOCAB
-        layers = round((1e9 * (row.number("params_b") or 0.0) - vocab * hidden) / (12 * hidden**2))
+        table = (row.degree("vocab") or _DEFAULT_VOCAB) * hidden
+        layers = round((1e9 * (row.number("params_b") or 0.0) - table) / (12 * hidden**2))
     if not hidden or not layers or layers < 1:
         raise UnanswerableError("model shape unknown")
     heads = row.degree("heads")
@@ -133,7 +133,7 @@ def row_model(row: PublishedRow, assumed: Assumptions) -> Model:
         if experts is None:
             assumed.note("feed-forward width of 4 hidden")
         ffn = 4 * hidden if not modern else int(8 * hidden / 3)
-    vocab = row.degree("vocab")
+    vocab = row.degree("vocab") or 0
     if not vocab:
         assumed.note(f"vocabulary of {_DEFAULT_VOCAB}")
         vocab = _DEFAULT_VOCAB

@@ -84,4 +84,4 @@ def refine(
     left = math.hypot(scatter, prior * math.sqrt(1.0 - weight))
     after = min(_NORMAL_90 * left, half_width)
     shared = replace(fit.shared, pace=fit.shared.pace * math.exp(shift))
-    return replace(fit, shared=shared, spread={name: after for name in fit.spread}), after
+    return replace(fit, shared=shared, spread=dict.fromkeys(fit.spread, after)), after

@@ -7,10 +7,12 @@ publishes a number has tried the obvious ones.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
 from twofold.calibrate.published import Assumptions, PublishedRow, UnanswerableError
+from twofold.errors import TwofoldError
 from twofold.figure import Figure
 from twofold.fleet import Link, Node
 from twofold.model import Model
@@ -95,7 +97,7 @@ class Setting:
 
 
 def row_setting(
-    row: PublishedRow, model: Model, find_node: object, assumed: Assumptions
+    row: PublishedRow, model: Model, find_node: Callable[[str], Node], assumed: Assumptions
 ) -> Setting:
     """Machines and candidate plans of a row; UnanswerableError names what is missing."""
     seq_len, batch = row.degree("seq_len"), row.degree("global_batch")
@@ -125,15 +127,15 @@ def row_setting(
     )
 
 
-def row_node(row: PublishedRow, find_node: object) -> Node:
+def row_node(row: PublishedRow, find_node: Callable[[str], Node]) -> Node:
     """The catalog's node of the row's device, with the links that the row states."""
     name = row.label("accelerator")
     if not name:
         raise UnanswerableError("device unknown")
     known = ACCELERATORS.get(name, name)
     try:
-        node: Node = find_node(known)  # type: ignore[operator]
-    except Exception as error:
+        node = find_node(known)
+    except TwofoldError as error:
         raise UnanswerableError(f"device not in the catalog: {name}") from error
     node = _with_scale_out(node, row.label("interconnect"))
     cores = CORES_PER_CHIP.get(node.accelerator.name, 1)
@@ -175,13 +177,15 @@ def _per_core(node: Node, cores: int) -> Node:
     """A chip as its cores: each with its share of everything."""
     accelerator = node.accelerator
 
-    def part(figure: Figure | None) -> Figure | None:
-        return None if figure is None else replace(figure, value=figure.value / cores)
+    def part(figure: Figure) -> Figure:
+        return replace(figure, value=figure.value / cores)
+
+    bandwidth = accelerator.memory.bandwidth_bytes_per_s
 
     memory = replace(
         accelerator.memory,
         usable_bytes=part(accelerator.memory.usable_bytes),
-        bandwidth_bytes_per_s=part(accelerator.memory.bandwidth_bytes_per_s),
+        bandwidth_bytes_per_s=None if bandwidth is None else part(bandwidth),
     )
     flop = {k: part(f) for k, f in accelerator.flop_per_s.items()}
     links: list[Link] = [

@@ -22,11 +22,12 @@ class Rates:
     """Reached speeds, scalars or a column each: [rows]. One way, per device.
 
     `gemm_byte_share` of the operand traffic of products is not hidden under their arithmetic.
-    Products that no tile divides take `ragged_slowdown` times as long; every product
-    ends in a partly empty wave of tiles, `wave_elements` results too few on the mean. Overlaps are fractions of the shorter of compute and communication that is hidden.
-    Of the operator table's streaming, fused software does `fused_stream`; software of before
-    fused attention streams `unfused_stream` of it and launches `unfused_calls` times as much.
-    `jitter` slows a step by that fraction per doubling of the machines.
+    Products that no tile divides take `ragged_slowdown` times as long; every product ends in a
+    partly empty wave of tiles, `wave_elements` results too few on the mean. Overlaps are
+    fractions of the shorter of compute and communication that is hidden. Of the operator
+    table's streaming, fused software does `fused_stream`; software of before fused attention
+    streams `unfused_stream` of it and launches `unfused_calls` times as much. `jitter` slows a
+    step by that fraction per doubling of the machines.
     """
 
     narrow_flop_per_s: Array
