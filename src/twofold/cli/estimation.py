@@ -43,7 +43,13 @@ class Estimate:
 
     def execute(self) -> int:
         from twofold import __version__
-        from twofold.cli.questions import read_efficiencies, read_fleets, run_date, workload_of
+        from twofold.cli.questions import (
+            efficiency_notes,
+            read_efficiencies,
+            read_fleets,
+            run_date,
+            workload_of,
+        )
         from twofold.document import make_document, write_plan
         from twofold.errors import InputError
         from twofold.perf.fleet import estimate_plans, make_problem
@@ -63,6 +69,7 @@ class Estimate:
             text=None,
         )
         (fleet,), rounding = read_fleets([self.fleet], region=self.region, term=term_of(self.term))
+        notes += [*rounding, *efficiency_notes(self.calibration)]
         if len(fleet.pools) > 1:
             raise InputError(
                 f"'{self.fleet}' has {len(fleet.pools)} pools, and a plan uses one",
@@ -89,7 +96,7 @@ class Estimate:
                 {"date": date, **option.as_mapping(), "outcome": asdict(option.estimate.outcome)}
             )
         else:
-            answer(estimate_text(problem, fleet, option, notes=[*notes, *rounding]))
+            answer(estimate_text(problem, fleet, option, notes=notes))
         return 0 if option.fits else EXIT_NO
 
 

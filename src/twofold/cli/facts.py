@@ -9,6 +9,7 @@ import tyro
 
 from twofold.cli.choices import choose, term_of
 from twofold.cli.output import answer
+from twofold.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,10 @@ class Inspect:
         from twofold.model.description import describe_model
         from twofold.report.catalog_text import fleet_text, model_text
 
+        if self.seq_len is not None and self.seq_len < 1:
+            raise InputError(
+                f"seq_len is {self.seq_len}", at="--seq-len", help="use at least 1 token"
+            )
         subject = find_subject(self.name, region=self.region, term=term_of(self.term))
         if isinstance(subject, Fleet):
             answer(asdict(subject) if self.json else fleet_text(subject))

@@ -11,6 +11,7 @@ from twofold import __version__
 from twofold.cli.choices import objective_of, precisions_of, term_of
 from twofold.cli.output import EXIT_NO, answer
 from twofold.cli.questions import (
+    efficiency_notes,
     read_efficiencies,
     read_fleets,
     run_date,
@@ -19,7 +20,7 @@ from twofold.cli.questions import (
 )
 from twofold.document import PlanDocument, make_document, write_plan
 from twofold.errors import InputError, NegativeAnswer
-from twofold.fleet import Fleet
+from twofold.fleet import Fleet, Pool
 from twofold.model import Model
 from twofold.perf.speeds import Efficiencies
 from twofold.report.fleet_text import answers_text, question_line
@@ -107,6 +108,7 @@ def _understand(verb: Plan) -> _Question:
         any_tokens=verb.by is not None,
     )
     fleets, rounding = read_fleets(verb.fleet, region=verb.region, term=term_of(verb.term))
+    _check_figures(fleets, wish, front=verb.pareto)
     return _Question(
         model=model,
         workload=workload,
@@ -114,7 +116,7 @@ def _understand(verb: Plan) -> _Question:
         wish=wish,
         date=run_date(verb.date),
         fit=read_efficiencies(verb.calibration),
-        notes=[*notes, *rounding],
+        notes=[*notes, *rounding, *efficiency_notes(verb.calibration)],
         seed=verb.seed,
         output=verb.output,
         json=verb.json,
@@ -243,6 +245,31 @@ def _reach(asked: _Question, others: Sequence[Model], verb: Plan, by: str) -> in
     else:
         answer(reach_text(reaches, winner, wanted, by, path=str(asked.output), notes=asked.notes))
     return 0 if enough else EXIT_NO
+
+
+def _check_figures(fleets: Sequence[Fleet], wish: Wish, *, front: bool) -> None:
+    """Unknown is refused where it is asked for, with the figure that is missing."""
+    objective = "cost" if front and wish.objective == "time" else wish.objective
+    money = objective == "cost" or wish.budget_usd is not None
+    power = objective in ("energy", "carbon") or wish.power_cap_w is not None
+    for pool in (pool for fleet in fleets for pool in fleet.pools):
+        if money and pool.usd_per_node_hour is None:
+            raise _missing(
+                pool, "price", "give usd_per_machine_hour in a fleet.toml, or try another --term"
+            )
+        if power and pool.node.accelerator.power_max_w is None:
+            raise _missing(pool, "power", "give accelerator_figures.power.max_w in a fleet.toml")
+        if objective == "carbon" and pool.grid_kgco2e_per_kwh is None:
+            raise _missing(
+                pool,
+                "carbon of the electricity",
+                "name its place, for example --region westeurope; "
+                "`twofold catalog list region` has all",
+            )
+
+
+def _missing(pool: Pool, figure: str, help: str) -> InputError:
+    return InputError(f"the {figure} of '{pool.name}' is unknown", at="--fleet", help=help)
 
 
 def _models(vary: str) -> list[Model]:

@@ -55,7 +55,7 @@ class Calibrate:
     def _refine(self, rows: Path) -> int:
         from twofold.calibrate.refine import refine_from
         from twofold.catalog import find_node
-        from twofold.report.terminal import refinement_text
+        from twofold.report.validation_text import refinement_text
 
         refined = refine_from(rows, self.output or Path("efficiencies.toml"), find_node)
         answer(asdict(refined) if self.json else refinement_text(refined))

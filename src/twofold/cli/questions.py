@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from twofold.catalog import Term, read_fleet, rounding_remarks
-from twofold.document import read_text
+from twofold.document import from_mapping, read_text
 from twofold.errors import InputError
 from twofold.fleet import Fleet
-from twofold.measure.planning import DEFAULT_RECIPE, read_recipe
 from twofold.model import Model
 from twofold.perf.speeds import Efficiencies, fitted_efficiencies
 from twofold.units import parse_count, parse_month
-from twofold.workload import Train
-from twofold.workload.train import UNSPECIFIED
+from twofold.workload.train import DEFAULT_RECIPE, UNSPECIFIED, Recipe, Train
 
 _SEQ_LEN = 4096
+MOST_DEVICES = 10_000_000
+"""More than were ever built of any; a longer count is a slip, and its divisors take for ever."""
 
 
 def run_date(text: str | None) -> str:
@@ -57,15 +58,28 @@ def read_efficiencies(path: Path | None) -> Efficiencies:
     """The shipped fit, or the one that `twofold calibrate --from` wrote."""
     if path is None:
         return fitted_efficiencies()
-    try:
-        tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(
-            f"the file is not TOML: {error}",
-            at=str(path),
-            help="with --fleet, give the file that `twofold calibrate --from` wrote",
-        ) from error
+    _read_toml(path, help="with --fleet, give the file that `twofold calibrate --from` wrote")
     return fitted_efficiencies(path)
+
+
+def efficiency_notes(path: Path | None) -> list[str]:
+    """Says so where other efficiencies than the shipped ones are used."""
+    return [] if path is None else [f"predicted with the efficiencies of {path}"]
+
+
+def _read_recipe(path: Path) -> Recipe | None:
+    """The [recipe] of a model file, or None where it has none."""
+    mapping = _read_toml(path, help="correct it")
+    if "recipe" not in mapping:
+        return None
+    return from_mapping(mapping["recipe"], Recipe, at=f"{path}, recipe")
+
+
+def _read_toml(path: Path, *, help: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read_text(path))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"the file is not TOML: {error}", at=str(path), help=help) from error
 
 
 def read_fleets(
@@ -73,6 +87,14 @@ def read_fleets(
 ) -> tuple[list[Fleet], list[str]]:
     """A fleet of each spec, and what was rounded to whole machines."""
     fleets = [read_fleet([spec], region=region, term=term) for spec in specs]
+    for spec, fleet in zip(specs, fleets, strict=True):
+        devices = max(pool.num_devices for pool in fleet.pools)
+        if devices > MOST_DEVICES:
+            raise InputError(
+                f"'{spec}' has {devices:.3g} devices",
+                at="--fleet",
+                help=f"at most {MOST_DEVICES:,} are planned for: correct the count",
+            )
     return fleets, list(rounding_remarks(specs, region=region, term=term))
 
 
@@ -94,7 +116,7 @@ def workload_of(
         raise InputError(
             "how long to train is not said", at="--tokens", help="for example --tokens 2T"
         )
-    recipe = read_recipe(Path(name)) if name.endswith(".toml") else None
+    recipe = _read_recipe(Path(name)) if name.endswith(".toml") else None
     if global_batch is None and recipe is None:
         raise InputError(
             "the sequences of an optimizer step are not said",
@@ -105,7 +127,15 @@ def workload_of(
     if global_batch is not None:
         recipe = replace(recipe, global_batch=global_batch)
     notes = []
-    if seq_len is None:
+    if model.operators:
+        if seq_len not in (None, 1):
+            raise InputError(
+                f"'{model.name}' has no sequences: a token of it is a whole sample",
+                at="--seq-len",
+                help="leave it out",
+            )
+        seq_len = 1
+    elif seq_len is None:
         seq_len = min(model.max_seq_len, _SEQ_LEN)
         notes.append(f"sequences of {seq_len:,} tokens, since --seq-len was not given")
     _check_length(model, seq_len, notes)

@@ -18,8 +18,7 @@ from twofold.model import Model
 from twofold.perf.train import estimate
 from twofold.search import shortlist
 from twofold.workload import Recipe, Train, prepare_corpus
-
-DEFAULT_RECIPE = Recipe(learning_rate=2e-3, global_batch=8)
+from twofold.workload.train import DEFAULT_RECIPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,16 +121,13 @@ def make_plan(
     )
 
 
-def read_recipe(path: Path) -> Recipe | None:
-    """The [recipe] of a model file, or None where it has none."""
-    mapping = _read_toml(path)
-    if "recipe" not in mapping:
-        return None
-    return from_mapping(mapping["recipe"], Recipe, at=f"{path}, recipe")
-
-
 def read_model_file(path: Path) -> ModelFile:
-    mapping = _read_toml(path)
+    try:
+        mapping = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(
+            f"the file is not TOML: {error}", at=str(path), help="correct it"
+        ) from error
     if "model" not in mapping:
         raise InputError(
             "the file has no [model]",
@@ -141,12 +137,3 @@ def read_model_file(path: Path) -> ModelFile:
     if isinstance(mapping.get("model"), dict):
         mapping["model"].setdefault("name", path.stem)
     return from_mapping(mapping, ModelFile, at=str(path))
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"the file is not TOML: {error}", at=str(path), help="correct it"
-        ) from error

@@ -155,7 +155,7 @@ def _group(ranks: Column, stride: Column, fabric: Fabric) -> _Group:
         total = np.asarray(fabric.torus_axes, dtype=np.float64)
         filled = np.ceil(np.log(inside) / np.log(TORUS_SIDE) - 1e-9)
         axes = np.minimum(np.maximum(filled, 1.0), total)
-        up = np.where(total > 0, up * axes / np.maximum(total, 1.0), up)
+        up = up * np.where(total > 0, axes / np.maximum(total, 1.0), 1.0)
     return _Group(inside, np.asarray(ranks / inside), up, axes)
 
 

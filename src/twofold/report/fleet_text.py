@@ -9,6 +9,7 @@ from twofold.catalog import remarks
 from twofold.fleet import Fleet, Pool
 from twofold.model import Model, num_parameters
 from twofold.perf.fleet import Problem
+from twofold.perf.plans import NARROW
 from twofold.report.fleet_cells import (
     UNKNOWN,
     better,
@@ -31,25 +32,28 @@ _HEAD = (
     "step", "MFU", "bound by",
 )  # fmt: skip
 _LEFT = (0, 10)
+_OWNERS = {"newcomer": "a newcomer", "well-known": "the well-known kind"}
 _WHOSE = {"newcomer": "the newcomer's", "well-known": "the well-known one"}
 
 
 def question_line(model: Model, work: Train, date: str) -> str:
     """What is trained: model, tokens, batch, steps and date."""
-    return (
-        f"{model.name} ({format_quantity(num_parameters(model))} parameters): "
-        f"{format_quantity(work.tokens)} tokens in {work.num_steps:,} steps of "
-        f"{work.recipe.global_batch:,} x {work.seq_len:,}, in {date}"
-    )
+    size = f"{model.name} ({format_quantity(num_parameters(model))} parameters)"
+    tokens, batch = format_quantity(work.tokens), f"{work.recipe.global_batch:,}"
+    steps = f"in {work.num_steps:,} steps of {batch}"
+    if model.operators:
+        return f"{size}: {tokens} samples {steps}, in {date}"
+    return f"{size}: {tokens} tokens {steps} x {work.seq_len:,}, in {date}"
 
 
 def pool_line(title: str, pool: Pool) -> str:
     """What is planned on, always in devices."""
     node = pool.node
+    devices = f"{pool.num_devices:,} device" + ("s" if pool.num_devices > 1 else "")
     machines = f"{pool.num_nodes:,} machine" + ("s" if pool.num_nodes > 1 else "")
     where = f", in {pool.region}" if pool.region else ""
     return (
-        f"{title}: {pool.num_devices:,} devices ({machines} of {node.num_accelerators} x "
+        f"{title}: {devices} ({machines} of {node.num_accelerators} x "
         f"{node.accelerator.name}){where}"
     )
 
@@ -67,8 +71,9 @@ def answers_text(
     lines = [question, *(pool_line(answer.title, answer.pool) for answer in answers), ""]
     lines += _table(answers)
     lines += ["", *_counts(answers), ""]
-    lines += [*coverage_lines(answers), *(f"note: {note}" for note in notes), ""]
-    lines += [f"written: {path} ({plan_words(chosen.plan)}, on {chosen.pool.name})"]
+    lines += [*coverage_lines(answers), *(f"note: {note}" for note in notes)]
+    lines += [f"note: {line}" for answer in answers for line in _lossy(answer)]
+    lines += ["", f"written: {path} ({plan_words(chosen.plan)}, on {chosen.pool.name})"]
     lines += [*claims(answers, objective), f"next: twofold explain {shlex.quote(path)}"]
     return "\n".join(lines)
 
@@ -86,7 +91,7 @@ def estimate_text(
     lines += [*options_table([option], [option.role]), ""]
     lines += _parts("step", outcome.step_parts_s, format_seconds)
     lines += _parts("memory", outcome.memory_parts_bytes, format_bytes)
-    lines += ["", f"basis: {option.estimate.basis}"]
+    lines += ["", *coverage_of(option)]
     lines += [f"note: {note}" for note in (*remarks(fleet), *notes)]
     if not option.fits:
         assert outcome.peak_memory_bytes is not None
@@ -112,9 +117,13 @@ def claims(answers: Sequence[PoolAnswer], objective: Objective) -> list[str]:
     found = [answer for answer in answers if answer.best]
     lines = []
     for answer in found:
+        where = f"{answer.title}: " if len(answers) > 1 else ""
         told = [_against(answer.best[0], base, objective) for base in answer.baselines]
+        there = {base.role for base in answer.baselines}
+        none = [f"no plan of {whose} fits" for role, whose in _OWNERS.items() if role not in there]
+        if none:
+            lines.append(f"{where}{' and '.join(none)}, so it has no factor")
         if told:
-            where = f"{answer.title}: " if len(answers) > 1 else ""
             lines.append(f"{where}best plan {', '.join(told)} (predicted; 90 % interval)")
     for other in found[1:]:
         ratio = gain(other.best[0], found[0].best[0], objective)
@@ -131,12 +140,24 @@ def options_table(options: Sequence[Option], labels: Sequence[str]) -> list[str]
     return [*aligned(rows, left=_LEFT), "", *aligned(words, left=(0, 1))]
 
 
+def coverage_of(option: Option) -> list[str]:
+    """How much of the time rests on published runs of this very hardware."""
+    rest = sum(option.unmeasured.values())
+    told = sorted(option.unmeasured.items(), key=lambda pair: -pair[1])
+    others = ", ".join(f"{cause} {share:.0%}" for cause, share in told if share >= 0.005)
+    line = f"coverage: {1 - rest:.0%} of the time rests on published runs of this die and fabric"
+    return [
+        f"basis: {option.pool.name}: {option.estimate.basis}",
+        f"{line}; not {others}" if others else line,
+    ]
+
+
 def coverage_lines(answers: Sequence[PoolAnswer]) -> list[str]:
     """What the figures rest on, and which of them are assumed, old or unknown."""
     lines = []
     for answer in answers:
         if answer.best:
-            lines.append(f"basis: {answer.pool.name}: {answer.best[0].estimate.basis}")
+            lines += coverage_of(answer.best[0])
         lines += [f"note: {remark}" for remark in remarks(answer.fleet)]
     return list(dict.fromkeys(lines))
 
@@ -188,6 +209,19 @@ def _counts(answers: Sequence[PoolAnswer]) -> list[str]:
             + (f" (rejected: {reasons})" if reasons else "")
         )
     return lines
+
+
+def _lossy(answer: PoolAnswer) -> list[str]:
+    """Where the gain is had with a narrower number format than the baselines have."""
+    if not answer.best or answer.best[0].plan.precision not in NARROW:
+        return []
+    narrow = answer.best[0].plan.precision
+    if all(base.plan.precision == narrow for base in answer.baselines):
+        return []
+    return [
+        f"{answer.title}: the best plan multiplies in {narrow}, a baseline in a wider format: "
+        "whether the loss is equal is for a run to show"
+    ]
 
 
 def _against(best: Option, base: Option, objective: Objective) -> str:

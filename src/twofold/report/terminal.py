@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twofold.evidence.records import Evidence, Ratio, Result
 from twofold.fleet import Fleet
@@ -13,9 +12,6 @@ from twofold.measure.execution import Executed
 from twofold.measure.planning import MadePlan
 from twofold.report import reading
 from twofold.units import format_bytes, format_quantity, format_seconds
-
-if TYPE_CHECKING:
-    from twofold.calibrate.refine import Refinement
 
 
 def claim_text(evidence: Evidence, *, report: str, evidence_path: str) -> str:
@@ -82,21 +78,6 @@ def calibration_text(fleet: Fleet, path: str) -> str:
         lines.append(f"  conditions: {told}")
     lines += ["", f"written: {path}", "next: twofold prove examples/stdlib-lm.toml"]
     return "\n".join(lines)
-
-
-def refinement_text(refined: Refinement) -> str:
-    """What measured steps of one's own cluster changed."""
-    before, after = math.exp(refined.half_width_before), math.exp(refined.half_width_after)
-    runs = f"{refined.num_runs} measured run" + ("s" if refined.num_runs > 1 else "")
-    return "\n".join(
-        [
-            f"written: {refined.output}",
-            f"{runs}: predicted times x {refined.pace:.3f}; 90 % interval a factor "
-            f"{before:.2f} either way before, {after:.2f} now",
-            f"next: twofold plan MODEL --fleet NAME:COUNT --calibration "
-            f"{shlex.quote(refined.output)} ...",
-        ]
-    )
 
 
 def plan_text(made: MadePlan, path: str) -> str:

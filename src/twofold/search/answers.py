@@ -15,12 +15,14 @@ from twofold.catalog import remarks
 from twofold.errors import NegativeAnswer
 from twofold.fleet import Fleet, Pool
 from twofold.model import Model
+from twofold.outcome import Outcome
 from twofold.perf.fleet import Problem, make_problem
 from twofold.perf.speeds import Efficiencies
 from twofold.plan import Precision
 from twofold.search.baselines import baseline_plans
 from twofold.search.fleet_search import FleetShortlist, best_plans, pareto
 from twofold.search.options import Objective, Option, make_option
+from twofold.units import format_seconds
 from twofold.workload import Train
 
 BEST = "best"
@@ -175,6 +177,10 @@ def _answer_pool(problem: Problem, fleet: Fleet, wish: Wish) -> PoolAnswer:
 
 
 def _search(problem: Problem, wish: Wish) -> FleetShortlist:
+    """The whole pool, or a part of it too where less may cost or draw less."""
+    limited = wish.budget_usd is not None or wish.power_cap_w is not None
+    if limited or wish.deadline_s is not None:
+        _check_limits(problem, wish)
     return best_plans(
         problem,
         objective=wish.objective,
@@ -184,7 +190,42 @@ def _search(problem: Problem, wish: Wish) -> FleetShortlist:
         power_cap_w=wish.power_cap_w,
         precisions=wish.precisions,
         memory_limit_bytes=wish.memory_limit_bytes,
+        fewer_devices=True if limited else None,
     )
+
+
+def _check_limits(problem: Problem, wish: Wish) -> None:
+    """NegativeAnswer where even the fastest plan is too late, or the cheapest too dear."""
+
+    def least(objective: Objective) -> Outcome:
+        found = best_plans(
+            problem,
+            objective=objective,
+            limit=1,
+            precisions=wish.precisions,
+            memory_limit_bytes=wish.memory_limit_bytes,
+        )
+        return found.ranked[0][1].outcome
+
+    at = f"fleet '{problem.pool.name}'"
+    if wish.deadline_s is not None:
+        fastest_s = least("time").time_s
+        if fastest_s > wish.deadline_s:
+            raise NegativeAnswer(
+                f"the fastest plan takes {format_seconds(fastest_s)}, the deadline is after "
+                f"{format_seconds(wish.deadline_s)}",
+                at=at,
+                help=f"allow more time, train on fewer tokens, or use "
+                f"at least {math.ceil(fastest_s / wish.deadline_s):,} times the devices",
+            )
+    if wish.budget_usd is not None:
+        cheapest = least("cost").cost_usd
+        if cheapest is not None and cheapest > wish.budget_usd:
+            raise NegativeAnswer(
+                f"the cheapest plan costs ${cheapest:,.0f}, the budget is ${wish.budget_usd:,.0f}",
+                at=at,
+                help="allow more, train on fewer tokens, or try another fleet or --term",
+            )
 
 
 def best_of(answers: Sequence[PoolAnswer], objective: Objective) -> Option:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from twofold.fleet import Pool
 from twofold.outcome import Outcome
+from twofold.perf.speeds import Efficiencies
 from twofold.plan import Plan
 
 COMPUTE = "compute"
@@ -16,6 +17,7 @@ _OTHER_CAUSES = {"launch": "launch", "fixed": "launch", "jitter": "stragglers"}
 for the slowest of many devices."""
 _MEMORY_PARTS = ("elementwise", "optimizer", "recompute")
 """Bandwidth binds the first two; `recompute` is the price of too little capacity."""
+_OF_THE_DIE = (COMPUTE, MEMORY, "launch", "bubble", "stragglers")
 _NOTABLE_FRACTION = 0.05
 """Below this share of the run nothing but arithmetic is worth naming."""
 
@@ -43,6 +45,25 @@ def binding_of(pool: Pool, plan: Plan, outcome: Outcome) -> Binding:
     if others[largest] < _NOTABLE_FRACTION:
         largest = COMPUTE
     return Binding(cause=largest, fraction=fractions.get(largest, 0.0), fractions=fractions)
+
+
+def unmeasured_fractions(pool: Pool, binding: Binding, fit: Efficiencies) -> dict[str, float]:
+    """The causes, with their fractions of the run, of which no published run of this die or
+    fabric speaks: they rest on the means of others, or on an assumed rate of failures."""
+    device = pool.node.accelerator
+    known_die = fit.die(device).num_runs > 0 and device.die in fit.dies
+    known = {
+        link.name: fit.fabrics[link.fabric].num_runs > 0
+        for link in pool.node.links
+        if link.fabric in fit.fabrics
+    }
+    rate = device.failures_per_hour
+    known["failures"] = rate is not None and rate.basis not in ("assumed", "announced")
+    return {
+        cause: fraction
+        for cause, fraction in binding.fractions.items()
+        if fraction > 0 and not known.get(cause, known_die and cause in _OF_THE_DIE)
+    }
 
 
 def _cause(part: str, pool: Pool, plan: Plan) -> str:

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from twofold.document import from_mapping, read_text
 from twofold.errors import InputError
@@ -21,7 +21,7 @@ from twofold.fleet import Pool
 from twofold.model import Model
 from twofold.perf.fleet import Problem
 from twofold.perf.speeds import peak_flop_per_s
-from twofold.plan import Plan
+from twofold.plan import Attention, Offload, Plan, Precision, Recompute, Schedule
 from twofold.search.fleet_rules import check_fleet_plan
 from twofold.search.space import divisors
 
@@ -45,6 +45,13 @@ _KNOWN = (
     *("precision", "attention", "recompute", "schedule", "offload", "pool"),
 )
 _BARE = ("sp", "sequence_parallel")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": get_args(Precision),
+    "attention": get_args(Attention),
+    "recompute": get_args(Recompute),
+    "schedule": get_args(Schedule),
+    "offload": get_args(Offload),
+}
 
 
 def plan_words(plan: Plan) -> str:
@@ -82,6 +89,7 @@ def read_given_plan(text: str, problem: Problem) -> Plan:
     else:
         levers, at = _read_words(text), "--plan"
     pool = problem.pool
+    _check_words(levers, pool, at)
     tensor = _degree(levers, "tensor_degree", at)
     if not problem.model.operators:
         _check_tensor(tensor, problem.model, at)
@@ -129,6 +137,9 @@ def check_given(plan: Plan, problem: Problem, at: str) -> None:
         workload.seq_len,
         at,
     )
+    ranks = plan.data_degree * plan.context_degree
+    if plan.shard_degree:
+        _must_divide("shard", plan.shard_degree, "data x context ranks", ranks, at)
     chunks = plan.pipeline_degree * plan.virtual_stages
     if not model.operators and chunks > model.layers:
         raise InputError(
@@ -144,6 +155,37 @@ def check_given(plan: Plan, problem: Problem, at: str) -> None:
         )
     peak_flop_per_s(pool.node.accelerator, plan.precision)
     check_fleet_plan(problem, plan)
+
+
+def _check_words(levers: Mapping[str, Any], pool: Pool, at: str) -> None:
+    """InputError where a word is none of its lever's, or levers are missing."""
+    if not levers:
+        raise InputError("the plan has no levers", at=at, help='write for instance "tp=8 pp=4"')
+    for name, choices in _CHOICES.items():
+        word = levers.get(name, choices[0])
+        if word not in choices:
+            near = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.5)
+            raise InputError(
+                f"there is no {name} {word!r}",
+                at=at,
+                help=(f"perhaps '{near[0]}' is meant; " if near else "")
+                + "use one of "
+                + ", ".join(choices),
+            )
+    if levers.get("pool", pool.name) != pool.name:
+        raise InputError(
+            f"the plan is for the pool {levers['pool']!r}, the fleet is '{pool.name}'",
+            at=at,
+            help="leave pool out",
+        )
+    if "recompute_layers" in levers:
+        _degree(levers, "recompute_layers", at)
+        if levers.get("recompute") != "full":
+            raise InputError(
+                "a count of recomputed layers goes with recompute=full",
+                at=at,
+                help="add recompute=full, or leave the count out",
+            )
 
 
 def _check_model(plan: Plan, model: Model, at: str) -> None:
@@ -209,10 +251,9 @@ def _degree(levers: Mapping[str, Any], name: str, at: str) -> int:
 
 def _read_words(text: str) -> dict[str, Any]:
     levers: dict[str, Any] = {}
-    precisions = ("fp32", "tf32", "bf16", "fp16", "fp8", "mxfp8", "nvfp4")
     for item in text.replace(",", " ").split():
         word, equals, value = item.partition("=")
-        if not equals and word in precisions:
+        if not equals and word in _CHOICES["precision"]:
             word, value = "precision", word
         elif not equals and word in _BARE:
             value = "1"

@@ -11,7 +11,7 @@ from twofold.outcome import Estimate
 from twofold.perf.fleet import Problem
 from twofold.perf.speeds import peak_flop_per_s
 from twofold.plan import Plan
-from twofold.search.binding import Binding, binding_of
+from twofold.search.binding import Binding, binding_of, unmeasured_fractions
 from twofold.search.comparison import SHARED_VARIANCE
 from twofold.search.given import plan_words
 
@@ -42,6 +42,7 @@ class Option:
     time_s: Interval
     mfu_fraction: float
     binding: Binding
+    unmeasured: dict[str, float]
 
     @property
     def usable_bytes(self) -> float:
@@ -75,6 +76,7 @@ class Option:
             "bound_by": self.binding.cause,
             "time_fractions": self.binding.fractions,
             "basis": self.estimate.basis,
+            "unmeasured_fractions": self.unmeasured,
         }
 
     def amount(self, objective: Objective) -> float | None:
@@ -94,6 +96,7 @@ def make_option(role: str, problem: Problem, plan: Plan, estimate: Estimate) -> 
     peak = peak_flop_per_s(problem.pool.node.accelerator, plan.precision)
     peak *= num_devices(plan)
     steps_s = outcome.time_s - outcome.startup_s / outcome.goodput_fraction
+    binding = binding_of(problem.pool, plan, outcome)
     return Option(
         role=role,
         pool=problem.pool,
@@ -105,7 +108,8 @@ def make_option(role: str, problem: Problem, plan: Plan, estimate: Estimate) -> 
             high=outcome.time_s + steps_s * (estimate.step_time_high_s / outcome.step_time_s - 1.0),
         ),
         mfu_fraction=problem.flop_per_step / (outcome.step_time_s * peak),
-        binding=binding_of(problem.pool, plan, outcome),
+        binding=binding,
+        unmeasured=unmeasured_fractions(problem.pool, binding, problem.fit),
     )
 
 

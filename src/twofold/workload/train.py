@@ -58,6 +58,10 @@ class Recipe:
                 _refuse(field, f"it is {getattr(self, field)}", "use a fraction from 0 to 1")
 
 
+DEFAULT_RECIPE = Recipe(learning_rate=2e-3, global_batch=8)
+"""Of who states none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
     """Training on text for a fixed number of tokens.
@@ -65,7 +69,8 @@ class Train:
     `text` is `stdlib` (Python's own library, which every machine has), or a file or folder;
     `unspecified` where only planning is asked for.
     `text_hash` is filled in when the text is prepared; a plan that carries it runs only on
-    that very text. `seq_len` is in tokens.
+    that very text. `seq_len` is in tokens; a network whose tokens are whole samples (pictures)
+    has sequences of 1.
     """
 
     text: str = UNSPECIFIED
@@ -76,9 +81,9 @@ class Train:
     text_hash: str | None = None
 
     def __post_init__(self) -> None:
-        if self.seq_len < 2:
+        if self.seq_len < 1:
             raise InputError(
-                f"seq_len is {self.seq_len}", at="workload, seq_len", help="use at least 2 tokens"
+                f"seq_len is {self.seq_len}", at="workload, seq_len", help="use at least 1 token"
             )
         if self.tokens < self.tokens_per_step:
             raise InputError(
