@@ -19,46 +19,31 @@ from twofold.model import Model
 from twofold.perf.speeds import NARROW_KEYS
 from twofold.plan import Attention, Plan, Precision, Recompute, Schedule
 
-ACCELERATORS: dict[str, str] = {
-    "A100": "a100-sxm-80g",
-    "A100-SXM-80GB": "a100-sxm-80g",
-    "A100-SXM-40GB": "a100-sxm-40g",
-    "A100-80GB": "a100-sxm-80g",
-    "A100-40GB": "a100-sxm-40g",
-    "H100": "h100-sxm",
-    "H100-SXM-80GB": "h100-sxm",
-    "H100-96GB-HBM2e-500W": "h100-sxm",
-    "H800": "h800-sxm",
-    "H200": "h200-sxm",
-    "H200-SXM-141GB": "h200-sxm",
-    "H200-NVL": "h200-sxm",
-    "B200": "b200-sxm",
-    "B300": "b300-sxm",
-    "GB200": "gb200-nvl72",
-    "GB300": "gb300-nvl72",
-    "MI250X": "mi250x",
-    "MI300X": "mi300x",
-    "MI325X": "mi325x",
-    "MI350X": "mi350x",
-    "MI355X": "mi355x",
-    "V100": "v100-sxm2-32g",
-    "V100-SXM2-32GB": "v100-sxm2-32g",
-    "V100-SXM3-32GB (DGX-2)": "v100-sxm2-32g",
-    "Gaudi2": "gaudi2",
-    "Gaudi3": "gaudi3",
-    "L40S": "l40s",
-    "TPU v3": "tpu-v3",
-    "TPU v4": "tpu-v4",
-    "TPU v5e": "tpu-v5e",
-    "TPU v5p": "tpu-v5p",
-    "TPU v6e": "tpu-v6e",
-    "TPU7x (Ironwood)": "tpu-v7x",
-    "TPU v7x": "tpu-v7x",
-    "Trainium1 (trn1/trn1n)": "trainium1",
-    "Trainium1": "trainium1",
-    "Trainium2": "trainium2",
-}
-"""Names in the file, and what the catalog calls them."""
+_ACCELERATORS: tuple[tuple[str, str], ...] = (
+    (r"gh200", "gh200"),
+    (r"gb200", "gb200-nvl72"),
+    (r"gb300", "gb300-nvl72"),
+    (r"b200", "b200-sxm"),
+    (r"b300", "b300-sxm"),
+    (r"h100.*pcie", "h100-pcie"),
+    (r"h100.*nvl", "h100-nvl"),
+    (r"h100", "h100-sxm"),
+    (r"h200", "h200-sxm"),
+    (r"h800", "h800-sxm"),
+    (r"h20\b", "h20"),
+    (r"a100.*40", "a100-sxm-40g"),
+    (r"a100", "a100-sxm-80g"),
+    (r"v100.*16", "v100-sxm2-16g"),
+    (r"v100", "v100-sxm2-32g"),
+    (r"l40s", "l40s"),
+    (r"mi(250x|300x|325x|350x|355x)", r"mi\1"),
+    (r"gaudi ?-?([23])", r"gaudi\1"),
+    (r"tpu ?v?7x?|ironwood", "tpu-v7x"),
+    (r"tpu ?(v3|v4|v5e|v5p|v6e)", r"tpu-\1"),
+    (r"trillium", "tpu-v6e"),
+    (r"(?:trainium|trn) ?([123])", r"trainium\1"),
+)
+"""How published tables call devices, the first that matches, and what the catalog calls them."""
 
 CORES_PER_CHIP = {"trainium1": 2, "tpu-v3": 2}
 """Devices that frameworks address by core: degrees count cores, the file counts chips."""
@@ -132,14 +117,39 @@ def row_node(row: PublishedRow, find_node: Callable[[str], Node]) -> Node:
     name = row.label("accelerator")
     if not name:
         raise UnanswerableError("device unknown")
-    known = ACCELERATORS.get(name, name)
     try:
-        node = find_node(known)
+        node = find_node(catalog_name(name))
     except TwofoldError as error:
         raise UnanswerableError(f"device not in the catalog: {name}") from error
-    node = _with_scale_out(node, row.label("interconnect"))
+    node = _with_scale_out(_with_memory(node, name), row.label("interconnect"))
     cores = CORES_PER_CHIP.get(node.accelerator.name, 1)
     return node if cores == 1 else _per_core(node, cores)
+
+
+def catalog_name(label: str) -> str:
+    """The catalog's id for a published label; the label itself where no pattern knows it."""
+    for pattern, name in _ACCELERATORS:
+        match = re.search(pattern, label, re.IGNORECASE)
+        if match:
+            return match.expand(name)
+    return label
+
+
+_HBM2E_H100 = {"usable_bytes": 96e9, "bandwidth_bytes_per_s": 2.4e12}
+"""Meta's H100 with 96 GB of HBM2e at 2.4 TB/s (torchtitan's benchmark pages)."""
+
+
+def _with_memory(node: Node, label: str) -> Node:
+    """The memory that the label states, where a device was also sold with another."""
+    if "h100" not in label.lower() or "hbm2e" not in label.lower():
+        return node
+    memory = node.accelerator.memory
+    figures = {
+        name: replace(getattr(memory, name), value=value, source="the row itself")
+        for name, value in _HBM2E_H100.items()
+    }
+    accelerator = replace(node.accelerator, memory=replace(memory, **figures))
+    return replace(node, accelerator=accelerator)
 
 
 def _with_scale_out(node: Node, text: str) -> Node:
@@ -277,10 +287,12 @@ def _plans(
         tensors = (1,)
     pipelines = (stated[1],) if stated[1] else ((1,) if sharded or len(tensors) == 1 else _PIPELINE)
     context = row.degree("cp") or 1
-    expert = row.degree("ep") or 1
+    spreads = _expert_degrees(row, model)
     micro = row.degree("micro_batch")
     plans: list[Plan] = []
-    for tensor, pipeline, recompute in product(tensors, pipelines, _recomputes(row)):
+    for tensor, pipeline, recompute, expert in product(
+        tensors, pipelines, _recomputes(row), spreads
+    ):
         inner = tensor * pipeline * context
         if inner > devices or (len(pipelines) > 1 and model.layers % pipeline):
             continue
@@ -301,7 +313,7 @@ def _plans(
                         tensor_degree=tensor,
                         context_degree=context,
                         pipeline_degree=pipeline,
-                        expert_degree=min(expert, data * context * tensor) if model.experts else 1,
+                        expert_degree=min(expert, data * context * tensor),
                         sequence_parallel=_sequence_parallel(row, tensor),
                         zero_stage=stage,  # type: ignore[arg-type]
                         shard_degree=min(shard, data * context),
@@ -322,6 +334,18 @@ def _plans(
     if not plans:
         raise UnanswerableError("the stated degrees do not fit the number of devices")
     return tuple(plans[:_MAX_CANDIDATES])
+
+
+def _expert_degrees(row: PublishedRow, model: Model) -> tuple[int, ...]:
+    """As stated; else none, a machine's eight, or one expert a rank."""
+    if model.experts is None:
+        return (1,)
+    stated = row.degree("ep")
+    return (
+        (stated,)
+        if stated
+        else tuple(sorted({1, min(8, model.experts.count), model.experts.count}))
+    )
 
 
 def _virtual(row: PublishedRow, model: Model, pipeline: int) -> tuple[int, ...]:
