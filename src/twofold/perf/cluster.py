@@ -315,8 +315,10 @@ def compose_step(
     )
     hop_s = layout.hop_s + layers.boundary_bytes * layout.hop_s_per_byte
     parts["pipeline messages"] = (1.0 - rates.pipeline_overlap) * order.messages * hop_s
+    # What a micro-batch hides every time, it cannot hide once more for the step's exchange.
+    spare_s = np.maximum(micro_s - layout.every_s, 0.0)
     parts["data messages"] = _exposed_s(
-        micro_s, layout.exchange_s, rates.data_overlap
+        spare_s, layout.exchange_s, rates.data_overlap
     ) + micros * _exposed_s(micro_s, layout.every_s, rates.data_overlap)
     parts["optimizer"] = layout.optimizer_s
     parts["fixed"] = rates.step_s * np.ones_like(micros)

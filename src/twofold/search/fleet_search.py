@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +19,13 @@ from twofold.perf.plans import plan_at
 from twofold.plan import Plan, Precision
 from twofold.search.baselines import baseline_plans as baseline_plans
 from twofold.search.fleet_space import make_levers, make_space
-from twofold.search.nearest import nothing_fits
+from twofold.search.nearest import Wanted, nothing_fits
 from twofold.search.objective import Limits, Objective, value_of
-from twofold.search.sweep import Chunk, PricedSpace, price_space, priced_chunks
+from twofold.search.sweep import TOO_BIG, Chunk, PricedSpace, price_space, priced_chunks
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-TOO_BIG = "does not fit the memory"
 _KIND_LEVERS = ("tensor", "context", "pipeline", "expert", "expert_tensor")
 
 
@@ -66,7 +66,7 @@ def best_plans(
     start_s = time.perf_counter()
     fewer = objective != "time" if fewer_devices is None else fewer_devices
     limits = Limits(deadline_s=deadline_s, budget_usd=budget_usd, power_cap_w=power_cap_w)
-    swept = _Sweep(problem, precisions, fewer, memory_limit_bytes)
+    swept = _Sweep(problem, _wanted(problem, memory_limit_bytes, limits, precisions), fewer)
     leaders = _Leaders(swept.priced, lambda columns: value_of(columns, objective), limits)
     for chunk in swept.chunks():
         leaders.see(chunk)
@@ -74,14 +74,14 @@ def best_plans(
     rejected = swept.rejected + leaders.rejected
     num_fitting = swept.num_fitting - leaders.rejected.total()
     if not num_fitting:
-        raise nothing_fits(problem, rejected, swept.limit_bytes, limits)
+        raise nothing_fits(problem, rejected, swept.wanted)
     return FleetShortlist(
         objective=objective,
         ranked=_estimated(problem, leaders.plans(limit)),
         num_considered=num_fitting + rejected.total(),
         num_fitting=num_fitting,
         rejected=dict(rejected.most_common()),
-        memory_limit_bytes=swept.limit_bytes,
+        memory_limit_bytes=swept.wanted.limit_bytes,
         seconds=seconds,
         rate_per_s=swept.num_fitting / seconds,
     )
@@ -97,14 +97,15 @@ def pareto(
     fewer_devices: bool = True,
 ) -> tuple[tuple[Plan, Estimate], ...]:
     """The plans that none beats in both, fastest (least x) first."""
-    swept = _Sweep(problem, precisions, fewer_devices, memory_limit_bytes)
+    wanted = _wanted(problem, memory_limit_bytes, Limits(), precisions)
+    swept = _Sweep(problem, wanted, fewer_devices)
     front = np.empty((5, 0))
     for chunk in swept.chunks():
         columns = chunk.columns
         rows = np.stack([value_of(columns, x), value_of(columns, y), *_rows(chunk)])
         front = _undominated(np.concatenate([front, rows], axis=1))
     if not swept.num_fitting:
-        raise nothing_fits(problem, swept.rejected, swept.limit_bytes)
+        raise nothing_fits(problem, swept.rejected, swept.wanted)
     layout, order, recomputed = front[2:].astype(np.int64)
     table = swept.priced.space.plans(layout, order, recomputed)
     return _estimated(problem, [plan_at(table, i, problem.pool.name) for i in range(len(table))])
@@ -116,18 +117,18 @@ def by_date(problem: Problem, seconds: float) -> tuple[int, Plan, Estimate]:
     Steps by then = (seconds x goodput - start-up) / step time. The estimate is of the problem
     as stated. NegativeAnswer where not one step is possible.
     """
-    swept = _Sweep(problem, None, False, None)
+    swept = _Sweep(problem, _wanted(problem, None, Limits(), None), fewer_devices=False)
 
     def negative_steps(columns: FleetColumns) -> Array:
         trained_s = seconds * columns.goodput_fraction - STARTUP_S
-        return -np.floor(trained_s / columns.step.step_time_s)
+        return -trained_s / columns.step.step_time_s
 
     leaders = _Leaders(swept.priced, negative_steps, Limits())
     for chunk in swept.chunks():
         leaders.see(chunk)
     if not swept.num_fitting:
-        raise nothing_fits(problem, swept.rejected, swept.limit_bytes)
-    steps = -min(score for score, _ in leaders.best.values())
+        raise nothing_fits(problem, swept.rejected, swept.wanted)
+    steps = math.floor(-min(score for score, _ in leaders.best.values()))
     if steps < 1:
         raise NegativeAnswer(
             f"no training step of '{problem.model.name}' ends within {seconds:.0f} s",
@@ -135,7 +136,7 @@ def by_date(problem: Problem, seconds: float) -> tuple[int, Plan, Estimate]:
             help="use a later date, more devices or a smaller model",
         )
     [(plan, estimate)] = _estimated(problem, leaders.plans(1))
-    return int(steps) * problem.workload.tokens_per_step, plan, estimate
+    return steps * problem.workload.tokens_per_step, plan, estimate
 
 
 def largest_model_by_date(problems: Sequence[Problem], seconds: float) -> tuple[Problem, Plan]:
@@ -155,32 +156,37 @@ def largest_model_by_date(problems: Sequence[Problem], seconds: float) -> tuple[
     )
 
 
+def _wanted(
+    problem: Problem,
+    memory_limit_bytes: float | None,
+    limits: Limits,
+    precisions: Sequence[Precision] | None,
+) -> Wanted:
+    """A memory limit above what the device has is no limit."""
+    usable_bytes = problem.pool.node.accelerator.memory.usable_bytes.value
+    limit_bytes = min(usable_bytes, memory_limit_bytes or usable_bytes)
+    return Wanted(limit_bytes=limit_bytes, limits=limits, precisions=precisions)
+
+
 class _Sweep:
     """One pass over a space: its chunks, and what did not get into them, counted."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        precisions: Sequence[Precision] | None,
-        fewer_devices: bool,
-        memory_limit_bytes: float | None,
-    ) -> None:
-        usable_bytes = problem.pool.node.accelerator.memory.usable_bytes.value
-        self.limit_bytes = min(usable_bytes, memory_limit_bytes or usable_bytes)
+    def __init__(self, problem: Problem, wanted: Wanted, fewer_devices: bool) -> None:
+        self.wanted = wanted
         levers = make_levers(
             problem,
-            precisions=None if precisions is None else tuple(precisions),
+            precisions=None if wanted.precisions is None else tuple(wanted.precisions),
             fewer_devices=fewer_devices,
         )
         space = make_space(problem, levers)
         self.rejected: Counter[str] = Counter(space.rejected)
         if not space.num_rows:
-            raise nothing_fits(problem, self.rejected, self.limit_bytes)
+            raise nothing_fits(problem, self.rejected, wanted)
         self.priced: PricedSpace = price_space(problem, space)
         self.num_fitting = 0
 
     def chunks(self) -> Iterator[Chunk]:
-        for chunk, num_too_big in priced_chunks(self.priced, self.limit_bytes):
+        for chunk, num_too_big in priced_chunks(self.priced, self.wanted.limit_bytes):
             if num_too_big:
                 self.rejected[TOO_BIG] += num_too_big
             if chunk is not None:

@@ -48,6 +48,11 @@ class Limits:
     budget_usd: float | None = None
     power_cap_w: float | None = None
 
+    @property
+    def grows_with_devices(self) -> bool:
+        """Whether fewer devices could keep what more do not."""
+        return self.budget_usd is not None or self.power_cap_w is not None
+
     def broken(self, columns: FleetColumns) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Each limit with the plans that break it."""
         if self.deadline_s is not None:

@@ -34,6 +34,8 @@ from twofold.search.fleet_space import FleetSpace, distinct_rows
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+TOO_BIG = "does not fit the memory"
+"""The reason for which plans that break no rule are not priced."""
 CHUNK_ROWS = 16_384
 """Pairs of layout and order at a time."""
 _LAYOUT_KEYS = ("tensor", "context", "expert", "expert_tensor")
