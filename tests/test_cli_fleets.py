@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +78,25 @@ def test_the_plan_is_a_document_that_holds_all_it_rests_on(twofold: Any, tmp_pat
     assert document.workload.text == "unspecified"
     assert document.estimate is not None
     assert document.estimate.outcome.cost_usd is not None
+
+
+def test_planning_needs_no_framework_and_starts_light(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, time\n"
+        "import twofold.cli.fleet_planning\n"
+        "started = time.process_time()\n"
+        "try: twofold.cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = [m for m in ('torch', 'scipy', 'twofold.report.page') if m in sys.modules]\n"
+        "print(json.dumps({'cpu_s': started, 'heavy': heavy}), file=sys.stderr)\n"
+    )
+    words = ("plan", MODEL, "--fleet", FLEET, *WORK, *DATE, "-o", str(tmp_path / "plan.json"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    said = json.loads(done.stderr.splitlines()[-1])
+    assert said["heavy"] == []
+    assert said["cpu_s"] < 2.0
 
 
 def test_json_has_everything_in_si_units(twofold: Any) -> None:
@@ -382,8 +403,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (given("shard=3"), "does not divide"),
     (given("tp=8", "resnet-50"), "has no sequences"),
     (
-        ("estimate", "resnet-50", "--fleet", FLEET, "--tokens", "1M", "--global-batch", "64")
-        + ("--plan", "tp=8"),
+        ("estimate", "resnet-50", "--fleet", FLEET, *WORK[:2], *WORK[4:], "--plan", "tp=8"),
         "no transformer",
     ),
     (given("fp8", fleet="a100:8"), "has no fp8 matrix rate"),

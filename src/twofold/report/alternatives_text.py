@@ -69,7 +69,9 @@ def front_text(
     lines = [question]
     lines += [pool_line(fleet.name, pool) for fleet in fleets for pool in fleet.pools] + [""]
     shown = _thinned(front, _FRONT_ROWS)
-    lines += options_table(shown, [f"{one.role} {n + 1}" for n, one in enumerate(shown)])
+    several = len({one.role for one in front}) > 1
+    labels = [f"{one.role} {n}" if several else f"{n}" for n, one in enumerate(shown, 1)]
+    lines += options_table(shown, labels)
     lines += ["", *dict.fromkeys(f"basis: {one.pool.name}: {one.estimate.basis}" for one in front)]
     lines += [f"note: {remark}" for fleet in fleets for remark in remarks(fleet)]
     lines += [f"note: {note}" for note in notes]

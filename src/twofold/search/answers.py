@@ -70,6 +70,7 @@ class PoolAnswer:
             "num_fitting": self.num_fitting,
             "rejected": self.rejected,
             "refusal": None if self.refusal is None else self.refusal.what,
+            "help": None if self.refusal is None else self.refusal.help,
             "best": [option.as_mapping() for option in self.best],
             "baselines": [option.as_mapping() for option in self.baselines],
             "remarks": list(remarks(self.fleet)),

@@ -55,20 +55,22 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def plan_words(plan: Plan) -> str:
-    """A plan in the words that `read_plan_words` reads: what is at rest is left out."""
+    """A plan in the words that `read_given_plan` reads: what that supposes is left out, but for
+    what people look for first."""
     said = [plan.precision, f"dp={plan.data_degree}"]
     for word in ("tp", "cp", "pp", "vpp", "ep", "etp"):
         degree = getattr(plan, WORDS[word])
         if degree > 1:
             said.append(f"{word}={degree}")
     said.append(f"mb={plan.micro_batch}")
-    if plan.zero_stage:
-        said.append(f"zero={plan.zero_stage}")
+    said.append(f"zero={plan.zero_stage}")
     if plan.shard_degree:
         said.append(f"shard={plan.shard_degree}")
     if plan.sequence_parallel:
         said.append("sp")
-    if plan.pipeline_degree > 1:
+    elif plan.tensor_degree > 1:
+        said.append("sp=0")
+    if plan.pipeline_degree > 1 or plan.schedule != "1f1b":
         said.append(f"schedule={plan.schedule}")
     if plan.recompute != "none":
         said.append(f"recompute={plan.recompute}")
