@@ -45,7 +45,7 @@ class Plan:
     term: str = "on-demand"
     """How machines are rented: on-demand, spot, reserved or capacity-block."""
     precision: str | None = None
-    """Number formats to choose from, for example bf16,fp8; by default all that the search knows."""
+    """Number formats to choose from, for example bf16,fp8; by default the 16-bit one there is."""
     date: str | None = None
     """When it is run, for example 2026-11: software matures. By default now."""
     vary: str | None = None

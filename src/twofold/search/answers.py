@@ -196,7 +196,8 @@ def _search(problem: Problem, wish: Wish) -> FleetShortlist:
 
 
 def _check_limits(problem: Problem, wish: Wish) -> None:
-    """NegativeAnswer where even the fastest plan is too late, or the cheapest too dear."""
+    """NegativeAnswer where even the fastest plan is too late, the cheapest too dear, or a single
+    device draws too much."""
 
     def least(objective: Objective) -> Outcome:
         found = best_plans(
@@ -209,6 +210,16 @@ def _check_limits(problem: Problem, wish: Wish) -> None:
         return found.ranked[0][1].outcome
 
     at = f"fleet '{problem.pool.name}'"
+    if wish.power_cap_w is not None:
+        outcome, devices = least("time"), problem.pool.num_devices
+        each_w = (outcome.energy_j or 0.0) / outcome.time_s / devices
+        if each_w > wish.power_cap_w:
+            raise NegativeAnswer(
+                f"one device of {devices:,} draws {each_w:,.0f} W with its share of machine and "
+                f"facility, the cap is {wish.power_cap_w:,.0f} W",
+                at=at,
+                help=f"allow {each_w * devices / 1e3:,.0f} kW for all of them, or a part of it",
+            )
     if wish.deadline_s is not None:
         fastest_s = least("time").time_s
         if fastest_s > wish.deadline_s:

@@ -12,8 +12,8 @@ from twofold.perf.fleet import Problem
 from twofold.perf.speeds import peak_flop_per_s
 from twofold.plan import Plan
 from twofold.search.binding import Binding, binding_of, unmeasured_fractions
-from twofold.search.comparison import SHARED_VARIANCE
 from twofold.search.given import plan_words
+from twofold.search.ratio_interval import common_fraction, ratio_half_width
 
 Objective = Literal["time", "cost", "energy", "carbon"]
 
@@ -118,18 +118,14 @@ def gain(
 ) -> Interval | None:
     """How many times better `option` is than `over`; None where either figure is unknown.
 
-    Half-width of the ln ratio (90 %): sqrt(s_a^2 + s_b^2 - 2 c s_a s_b), where runs on one die
-    share the fraction c of the variance and others nothing.
+    The interval is narrower than of two unlike runs by what the two have in common.
     """
     own, other = option.amount(objective), over.amount(objective)
     if own is None or other is None or not own > 0:
         return None
     a, b = _half_width(option), _half_width(over)
-    die = option.pool.node.accelerator.die
-    common = 0.0
-    if die is not None and die == over.pool.node.accelerator.die:
-        common = SHARED_VARIANCE["die and model" if same_model else "die"]
-    half = math.sqrt(max(a * a + b * b - 2.0 * common * a * b, 0.0))
+    dies = (option.pool.node.accelerator.die, over.pool.node.accelerator.die)
+    half = ratio_half_width(a, b, common_fraction(*dies, same_model=same_model))
     ratio = other / own
     return Interval(value=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
 
