@@ -38,7 +38,8 @@ from twofold.perf.plans import plan_at
 from twofold.perf.speeds import fitted_efficiencies
 from twofold.plan import Precision
 from twofold.search import best_plans
-from twofold.search.fleet_space import Levers, divisors, make_levers, make_space
+from twofold.search.factors import divisors
+from twofold.search.fleet_space import Levers, make_levers, make_space
 from twofold.search.sweep import PricedSpace, price_space, priced_chunks
 from twofold.sources import find_model
 from twofold.workload import Recipe, Train

@@ -20,7 +20,8 @@ from twofold.calibrate.settings import Setting, row_setting
 from twofold.errors import TwofoldError
 from twofold.fleet import Node
 from twofold.model import operator_table
-from twofold.perf.cluster import ModelColumns, PlanColumns, step_columns
+from twofold.perf.cluster import step_columns
+from twofold.perf.columns import ModelColumns, PlanColumns
 from twofold.perf.flop import counted_flop_per_step
 from twofold.perf.footprint import footprint_columns, least_recomputed
 from twofold.perf.parameters import model_columns

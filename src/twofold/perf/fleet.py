@@ -16,16 +16,13 @@ from twofold.perf.carbon import embodied_kgco2e, operational_kgco2e
 from twofold.perf.cluster import (
     PARTS,
     LayerColumns,
-    LayoutColumns,
-    ModelColumns,
     OrderColumns,
-    PlanColumns,
     StepColumns,
     compose_step,
     layer_columns,
-    layout_columns,
     order_columns,
 )
+from twofold.perf.columns import ModelColumns, PlanColumns
 from twofold.perf.cost import SECONDS_PER_HOUR, rent_usd
 from twofold.perf.energy import EnergyParts, energy_parts_j
 from twofold.perf.footprint import (
@@ -36,6 +33,7 @@ from twofold.perf.footprint import (
     state_columns,
 )
 from twofold.perf.goodput import best_goodput_fraction, checkpoint_stall_s, failures_per_s
+from twofold.perf.layout import LayoutColumns, layout_columns
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import (
     PRECISIONS,

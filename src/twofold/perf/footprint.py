@@ -11,15 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.perf.cluster import (
-    GRADIENT_BYTES,
-    WEIGHT_BYTES,
-    ModelColumns,
-    OrderColumns,
-    PlanColumns,
-    order_columns,
-    replicas,
-)
+from twofold.perf.cluster import OrderColumns, order_columns
+from twofold.perf.columns import ModelColumns, PlanColumns
+from twofold.perf.layout import GRADIENT_BYTES, WEIGHT_BYTES, replicas
 from twofold.perf.work import Work
 
 Array = NDArray[np.float64]

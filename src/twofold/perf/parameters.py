@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from twofold.model import Operator
-from twofold.perf.cluster import ModelColumns
+from twofold.perf.columns import ModelColumns
 from twofold.perf.work import num_layers
 
 

@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.perf.cluster import PlanColumns
+from twofold.perf.columns import PlanColumns
 from twofold.perf.work import LayerKeys
 from twofold.plan import Attention, Offload, Plan, Precision, Recompute, Schedule
 

@@ -11,8 +11,8 @@ from twofold.outcome import Estimate
 from twofold.perf.fleet import Problem, estimate_plans, price_table
 from twofold.perf.plans import table_of
 from twofold.plan import Plan, Schedule
-from twofold.search.fleet_rules import broken_rules
-from twofold.search.fleet_space import default_precision, divisors, scale_up_domain
+from twofold.search.factors import divisors
+from twofold.search.fleet_rules import broken_rules, default_precision, scale_up_domain
 
 
 def baseline_plans(problem: Problem) -> dict[str, tuple[Plan, Estimate]]:

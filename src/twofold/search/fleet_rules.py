@@ -22,6 +22,7 @@ Integers = NDArray[np.int64]
 Columns = Mapping[str, Integers]
 Stage = Literal["degrees", "experts", "sharding", "order"]
 
+_DEFAULTS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 _INTERLEAVED = SCHEDULES.index("interleaved")
 
 
@@ -176,6 +177,29 @@ def known_precisions(problem: Problem, precisions: tuple[Precision, ...]) -> lis
     """Those that the device has a figure for."""
     known = problem.pool.node.accelerator.flop_per_s
     return [p for p in precisions if any(key in known for key in NARROW_KEYS[p])]
+
+
+def default_precision(problem: Problem) -> Precision:
+    """The 16-bit one the device has, bf16 before fp16; bf16 where it has none that is known."""
+    return (*known_precisions(problem, _DEFAULTS), "bf16")[0]
+
+
+def scale_up_domain(problem: Problem) -> int:
+    """Devices that share the fast network; 1 where there is none."""
+    up = problem.pool.node.link("scale-up")
+    return (up.domain or problem.pool.node.num_accelerators) if up else 1
+
+
+def check_network(problem: Problem) -> None:
+    """InputError where devices must talk over a network of which nothing is known."""
+    node, pool = problem.pool.node, problem.pool
+    if pool.num_devices > scale_up_domain(problem) and node.link("scale-out") is None:
+        raise InputError(
+            f"{pool.num_devices} devices of '{node.name}' must talk over a scale-out network, "
+            "and none is known",
+            at=f"fleet '{pool.name}', links",
+            help="give its bandwidth and latency in a catalog overlay, or use fewer devices",
+        )
 
 
 def broken_rules(problem: Problem, table: PlanTable) -> NDArray[np.bool_]:

@@ -17,12 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.errors import InputError
 from twofold.perf.fleet import Problem
 from twofold.perf.plans import OFFLOADS, PRECISIONS, RECOMPUTES, SCHEDULES, PlanTable
 from twofold.perf.speeds import peak_flop_per_s
 from twofold.plan import Offload, Precision, Schedule
-from twofold.search.fleet_rules import RULES, Stage, known_precisions
+from twofold.search.factors import divisors, factorisations
+from twofold.search.fleet_rules import (
+    RULES,
+    Stage,
+    check_network,
+    default_precision,
+    known_precisions,
+    scale_up_domain,
+)
 
 Integers = NDArray[np.int64]
 
@@ -31,7 +38,6 @@ RECOMPUTE_LEVELS = 2
 
 _SINGLE: tuple[tuple[Schedule, int], ...] = (("1f1b", 1),)
 _PIPELINED: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("zb-h1", 1))
-_DEFAULTS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 _DEGREES = ("data", "tensor", "context", "pipeline")
 _ORDER_LEVERS = ("micro_batch", "schedule", "virtual", "sequence_parallel", "precision")
 
@@ -102,20 +108,9 @@ def make_levers(
     )
 
 
-def default_precision(problem: Problem) -> Precision:
-    """The 16-bit one the device has, bf16 before fp16; bf16 where it has none that is known."""
-    return (*known_precisions(problem, _DEFAULTS), "bf16")[0]
-
-
-def scale_up_domain(problem: Problem) -> int:
-    """Devices that share the fast network; 1 where there is none."""
-    up = problem.pool.node.link("scale-up")
-    return (up.domain or problem.pool.node.num_accelerators) if up else 1
-
-
 def make_space(problem: Problem, levers: Levers) -> FleetSpace:
     """Every legal pair of layout and order. InputError where the pool cannot run as a whole."""
-    _check_network(problem)
+    check_network(problem)
     return _Maker(problem, levers).make()
 
 
@@ -165,7 +160,7 @@ class _Maker:
         return columns
 
     def _degrees(self) -> dict[str, Integers]:
-        rows = [row for count in self.levers.device_counts for row in _factorisations(count)]
+        rows = [row for count in self.levers.device_counts for row in factorisations(count)]
         table = np.array(rows, dtype=np.int64).T
         columns = dict(zip(_DEGREES, table, strict=True))
         columns["weight"] = self._num_plans(columns)
@@ -302,29 +297,3 @@ def distinct_rows(
         code = code * (int(levers[name].max()) + 1) + levers[name]
     _, first, index = np.unique(code, return_index=True, return_inverse=True)
     return {name: levers[name][first] for name in names}, index.reshape(-1).astype(np.int64)
-
-
-def divisors(number: int) -> list[int]:
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
-
-
-def _factorisations(devices: int) -> list[tuple[int, int, int, int]]:
-    """(data, tensor, context, pipeline), all that multiply to the devices; the plain ones first."""
-    return [
-        (devices // (t * c * p), t, c, p)
-        for p in divisors(devices)
-        for c in divisors(devices // p)
-        for t in divisors(devices // (p * c))
-    ]
-
-
-def _check_network(problem: Problem) -> None:
-    node, pool = problem.pool.node, problem.pool
-    if pool.num_devices > scale_up_domain(problem) and node.link("scale-out") is None:
-        raise InputError(
-            f"{pool.num_devices} devices of '{node.name}' must talk over a scale-out network, "
-            "and none is known",
-            at=f"fleet '{pool.name}', links",
-            help="give its bandwidth and latency in a catalog overlay, or use fewer devices",
-        )

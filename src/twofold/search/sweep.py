@@ -13,19 +13,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.perf.cluster import (
-    LayerColumns,
-    LayoutColumns,
-    ModelColumns,
-    OrderColumns,
-    PlanColumns,
-    layer_columns,
-    layout_columns,
-    order_columns,
-    take_columns,
-)
+from twofold.perf.cluster import LayerColumns, OrderColumns, layer_columns, order_columns
+from twofold.perf.columns import ModelColumns, PlanColumns, take_columns
 from twofold.perf.fleet import FleetColumns, Problem, compose_plans, rates_of, work_of
 from twofold.perf.footprint import StateColumns, layers_to_recompute, state_columns
+from twofold.perf.layout import LayoutColumns, layout_columns
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns
 from twofold.perf.rates import Rates
