@@ -85,8 +85,15 @@ def _read_toml(path: Path, *, help: str) -> dict[str, Any]:
 def read_fleets(
     specs: Sequence[str], *, region: str | None, term: Term
 ) -> tuple[list[Fleet], list[str]]:
-    """A fleet of each spec, and what was rounded to whole machines."""
+    """A fleet of each spec, and what a reader must know of how it was understood."""
+    notes = list(rounding_remarks(specs, region=region, term=term))
     fleets = [read_fleet([spec], region=region, term=term) for spec in specs]
+    notes += [
+        f"{pool.name}: its measured curves are for plans without --fleet, and not used here"
+        for fleet in fleets
+        for pool in fleet.pools
+        if pool.node.accelerator.curves is not None
+    ]
     for spec, fleet in zip(specs, fleets, strict=True):
         devices = max(pool.num_devices for pool in fleet.pools)
         if devices > MOST_DEVICES:
@@ -95,7 +102,7 @@ def read_fleets(
                 at="--fleet",
                 help=f"at most {MOST_DEVICES:,} are planned for: correct the count",
             )
-    return fleets, list(rounding_remarks(specs, region=region, term=term))
+    return fleets, notes
 
 
 def workload_of(
