@@ -39,12 +39,13 @@ from twofold.perf.speeds import fitted_efficiencies
 from twofold.plan import Precision
 from twofold.search import best_plans
 from twofold.search.factors import divisors
-from twofold.search.fleet_space import Levers, make_levers, make_space
+from twofold.search.fleet_space import make_space
+from twofold.search.levers import Levers, make_levers
 from twofold.search.sweep import PricedSpace, price_space, priced_chunks
 from twofold.sources import find_model
 from twofold.workload import Recipe, Train
 
-BLOCKS, BLOCK_S = 5, 3.0
+BLOCKS, BLOCK_S = 4, 2.0
 CHECKED_ROWS = 1000
 DATE = "2026-11"
 WIDE_PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16", "tf32")

@@ -16,7 +16,8 @@ from twofold.perf.fleet import Problem, estimate_plans
 from twofold.perf.plans import plan_at, table_of
 from twofold.plan import Plan
 from twofold.search import best_plans, check_fleet_plan
-from twofold.search.fleet_space import make_levers, make_space
+from twofold.search.fleet_space import make_space
+from twofold.search.levers import make_levers
 from twofold.units import format_quantity, parse_count
 
 FEW = settings(deadline=None, max_examples=25)

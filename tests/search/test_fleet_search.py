@@ -21,6 +21,7 @@ from twofold.perf.fleet import FleetColumns, Problem, estimate_plans, price_tabl
 from twofold.perf.plans import table_of
 from twofold.plan import Plan
 from twofold.search import baseline_plans, best_plans, by_date, largest_model_by_date, pareto
+from twofold.search.levers import rounder_count
 from twofold.search.objective import Objective, value_of
 from twofold.search.sweep import TOO_BIG
 
@@ -302,3 +303,13 @@ def test_a_found_plan_round_trips_as_json(tmp_path: Path) -> None:
     )
     write_plan(document, tmp_path / "plan.json")
     assert read_plan(tmp_path / "plan.json") == document
+
+
+def test_idle_devices_are_worth_it_where_the_number_is_awkward() -> None:
+    """Eleven machines and a batch of 2^k: nothing uses them all; nine make a stage a layer."""
+    case = problem(dense_model(layers=9), num_nodes=11, global_batch=256)
+    with pytest.raises(NegativeAnswer) as caught:
+        best_plans(case)
+    assert "use 72 devices" in (caught.value.help or "")
+    assert rounder_count(100_000) == 98_304
+    assert rounder_count(96) == 96

@@ -8,7 +8,8 @@ import pytest
 from tests.search.fleet_problems import expert_model, problem
 from twofold.perf.fleet import price_table
 from twofold.search import sweep
-from twofold.search.fleet_space import make_levers, make_space
+from twofold.search.fleet_space import make_space
+from twofold.search.levers import make_levers
 from twofold.search.sweep import Chunk, price_space, priced_chunks
 
 LIMIT_BYTES = 20e9

@@ -18,7 +18,8 @@ from twofold.perf.fleet import STARTUP_S, FleetColumns, Problem, estimate_plans
 from twofold.perf.plans import plan_at
 from twofold.plan import Plan, Precision
 from twofold.search.baselines import baseline_plans as baseline_plans
-from twofold.search.fleet_space import make_levers, make_space
+from twofold.search.fleet_space import make_space
+from twofold.search.levers import make_levers
 from twofold.search.nearest import Wanted, nothing_fits
 from twofold.search.objective import Limits, Objective, value_of
 from twofold.search.sweep import TOO_BIG, Chunk, PricedSpace, price_space, priced_chunks

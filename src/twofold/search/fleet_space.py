@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from twofold.perf.fleet import Problem
 from twofold.perf.plans import OFFLOADS, PRECISIONS, RECOMPUTES, SCHEDULES, PlanTable
 from twofold.perf.speeds import peak_flop_per_s
-from twofold.plan import Offload, Precision, Schedule
+from twofold.plan import Schedule
 from twofold.search.factors import divisors, factorisations
 from twofold.search.fleet_rules import (
     RULES,
     Stage,
     check_network,
-    default_precision,
     known_precisions,
     scale_up_domain,
 )
+from twofold.search.levers import Levers
 
 Integers = NDArray[np.int64]
 
@@ -40,18 +40,6 @@ _SINGLE: tuple[tuple[Schedule, int], ...] = (("1f1b", 1),)
 _PIPELINED: tuple[tuple[Schedule, int], ...] = (("1f1b", 1), ("gpipe", 1), ("zb-h1", 1))
 _DEGREES = ("data", "tensor", "context", "pipeline")
 _ORDER_LEVERS = ("micro_batch", "schedule", "virtual", "sequence_parallel", "precision")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Levers:
-    """The values to try. `device_counts` are all devices, or fewer as well. State is sharded
-    over all ranks or those of a domain, with `every_shard` over any number that divides them."""
-
-    device_counts: tuple[int, ...]
-    precisions: tuple[Precision, ...]
-    micro_batches: tuple[int, ...]
-    offloads: tuple[Offload, ...] = OFFLOADS
-    every_shard: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,28 +72,6 @@ class FleetSpace:
             recompute=np.where(recomputed_layers > 0, full, none),
             recomputed_layers=recomputed_layers,
         )
-
-
-def make_levers(
-    problem: Problem,
-    *,
-    precisions: tuple[Precision, ...] | None = None,
-    fewer_devices: bool = False,
-) -> Levers:
-    """All values worth trying: whole pool, or its halves too; powers of two of micro-batch; the
-    16-bit precision the device has. Narrower ones are lossy and only tried when named."""
-    if precisions is None:
-        precisions = (default_precision(problem),)
-    devices = problem.pool.num_devices
-    counts = [devices]
-    while fewer_devices and counts[-1] % 2 == 0 and len(counts) < 12:
-        counts.append(counts[-1] // 2)
-    batch = problem.workload.recipe.global_batch
-    return Levers(
-        device_counts=tuple(counts),
-        precisions=precisions,
-        micro_batches=tuple(2**power for power in range(batch.bit_length())),
-    )
 
 
 def make_space(problem: Problem, levers: Levers) -> FleetSpace:

@@ -11,7 +11,8 @@ from twofold.perf.fleet import Problem, make_problem
 from twofold.perf.plans import NARROW
 from twofold.plan import Precision
 from twofold.search.fleet_rules import known_precisions
-from twofold.search.fleet_space import make_levers, make_space
+from twofold.search.fleet_space import make_space
+from twofold.search.levers import make_levers, rounder_count
 from twofold.search.objective import Limits
 from twofold.search.sweep import TOO_BIG, price_space, priced_chunks
 from twofold.units import format_bytes
@@ -70,6 +71,7 @@ def _changes(problem: Problem, wanted: Wanted, *, fewer: bool) -> Iterator[str]:
         times *= 2
     if fewer:
         counts = {*range(max(nodes - _ONE_BY_ONE, 1), nodes), *(1 << p for p in range(20))}
+        counts.add(rounder_count(nodes))
         for count in sorted((n for n in counts if n < nodes), reverse=True):
             if helps(num_nodes=count):
                 yield f"use {count * pool.node.num_accelerators} devices"
