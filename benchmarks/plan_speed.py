@@ -1,6 +1,7 @@
 """How many complete estimates a CPU second, on one core, beside Calculon; and whole searches.
 
-    python benchmarks/plan_speed.py [--peer CHECKOUT] [--peer-python PYTHON] [--output FILE]
+    python benchmarks/plan_speed.py [--peer CHECKOUT] [--peer-python PYTHON]
+        [--output FILE] [--plot PNG]
 
 CHECKOUT is a clone of github.com/calculon-ai/calculon (Apache-2.0), fetched by you, and PYTHON
 an interpreter that has pandas and psutil for it. Ours and the peer's blocks alternate, each in
@@ -56,15 +57,18 @@ def main() -> None:
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--plot", type=Path, help="PNG of cost by size; needs matplotlib")
+    parser.add_argument("--note", default="", help="conditions worth writing beside the numbers")
     options = parser.parse_args()
     load = os.getloadavg()
     gpt3 = problem("gpt3-175b", "azure-ndm-a100-v4:128", 1536, 2048)
-    report = {
+    report: dict[str, Any] = {
         "twofold": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "note": options.note,
         "load_before": load,
         "rates": rates(options.peer, options.peer_python),
         "rows_checked": checked_rows(gpt3),
@@ -82,6 +86,8 @@ def main() -> None:
     print(text)
     if options.output:
         options.output.write_text(text + "\n")
+    if options.plot:
+        plot(report["cost_by_size"], options.plot)
 
 
 def problem(model: str, pool: str, global_batch: int, seq_len: int) -> Problem:
@@ -279,6 +285,19 @@ def cost_by_size() -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """CPU seconds of a whole search against devices, both on logs."""
+    from matplotlib import pyplot
+
+    for model in sorted({row["model"] for row in rows}):
+        points = [(row["devices"], row["cpu_s"]) for row in rows if row["model"] == model]
+        pyplot.loglog(*zip(*points, strict=True), marker="o", label=model)
+    pyplot.xlabel("devices")
+    pyplot.ylabel("CPU seconds of a whole search")
+    pyplot.legend()
+    pyplot.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

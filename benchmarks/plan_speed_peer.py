@@ -13,6 +13,7 @@ the whole space that its search walks, so rejected and completed ones come as th
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import logging
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DEVICES, LARGEST_BATCH, SEED = 1024, 1536, 7
+DEVICES, LARGEST_BATCH, SEED, SAMPLE = 1024, 1536, 7, 100_000
 
 
 def main() -> None:
@@ -39,14 +40,20 @@ def main() -> None:
     system = System(read("systems", "a100_80g.json"))
     space = candidates(application, system)
     drawn = random.Random(SEED)
+    sample = iter([named(space[drawn.randrange(len(space))]) for _ in range(SAMPLE)])
     log = logging.Logger("silent")
-    print(json.dumps({"space": len(space)}), flush=True)
+    size = len(space)
+    # The list of the space is ours, not the peer's: its collector need not walk it.
+    del space
+    gc.collect()
+    gc.freeze()
+    print(json.dumps({"space": size}), flush=True)
     for line in sys.stdin:
         seconds = float(line)
         completed = rejected = 0
         start = time.process_time()
         while time.process_time() - start < seconds:
-            execution = Llm.Execution.from_json(named(space[drawn.randrange(len(space))]))
+            execution = Llm.Execution.from_json(next(sample))
             llm = Llm(application, log)
             try:
                 llm.compile(system, execution)
