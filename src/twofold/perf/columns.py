@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 class PlanColumns:
     """The plan of each row: [rows]. `schedule` are `schedule.CODES`; `devices` all of them.
     `unfused` flags software of before fused attention; `recomputed` is the fraction of a
-    stage's layers that is recomputed in full."""
+    stage's layers that is recomputed in full; `width_bytes` of a weight as products read it is 4 in
+    fp32 training, which then keeps no 32-bit copy, else 2."""
 
     devices: Array
     tensor: Array
@@ -36,6 +37,7 @@ class PlanColumns:
     offload: Array
     unfused: Array
     recomputed: Array
+    width_bytes: Array
 
     @property
     def micro_batches(self) -> Array:
@@ -46,13 +48,15 @@ class PlanColumns:
 class ModelColumns:
     """Parameters of each row's model by where they live, and its layers: [rows].
 
-    `trainable_fraction` of them have gradients and optimizer state.
+    `trainable_fraction` of them have gradients and optimizer state. `tied` of the head are the
+    input's too: a copy of them where the last stage is not the first.
     """
 
     dense: Array
     experts: Array
     input: Array
     output: Array
+    tied: Array
     layers: Array
     trainable_fraction: Array
 

@@ -93,15 +93,21 @@ def energy_parts_j(
     link_fraction: Column,
     overhead_w_per_device: Column,
     pue: Column,
+    rented: Column = 1.0,
 ) -> EnergyParts:
-    """`step_energy_j` by cause. Where the device is clipped, its three causes shrink alike."""
+    """`step_energy_j` by cause. Where the device is clipped, its three causes shrink alike.
+
+    `rented` are the devices of the machines that run over those in use: the others idle, and their
+    share of the machine is charged to those in use.
+    """
     use = (
         TENSOR_SHARE * np.asarray(tensor_fraction),
         MEMORY_SHARE * np.asarray(memory_fraction),
         LINK_SHARE * np.asarray(link_fraction),
     )
     range_j = (max_w - idle_w) * step_s / np.maximum(1.0, use[0] + use[1] + use[2])
-    static, node = np.asarray(idle_w * step_s), np.asarray(overhead_w_per_device * step_s)
+    rented_s = np.asarray(rented * step_s)
+    static, node = idle_w * rented_s, overhead_w_per_device * rented_s
     tensor, memory, link = (range_j * share for share in use)
     it = static + tensor + memory + link + node
     return EnergyParts(static, tensor, memory, link, node, np.asarray(it * (pue - 1.0)))

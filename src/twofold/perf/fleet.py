@@ -33,6 +33,7 @@ from twofold.perf.footprint import (
     state_columns,
 )
 from twofold.perf.goodput import best_goodput_fraction, checkpoint_stall_s, failures_per_s
+from twofold.perf.host import host_of
 from twofold.perf.layout import LayoutColumns, layout_columns
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import (
@@ -56,8 +57,6 @@ RESTART_S = 600.0
 MegaScale reports less, research clusters more)."""
 STARTUP_S = 120.0
 """Start of a job until its first step: process groups, compilation, loading (assumed)."""
-CHECKPOINT_BYTES_PER_PARAMETER = 14.0
-"""16-bit weights, 32-bit master copy and two moments."""
 _IDLE_FRACTION = 0.1
 """Idle power over maximum where a device's is not known: A100, H100 and MI300X idle at 8-13 %."""
 
@@ -148,11 +147,12 @@ def price_plans(
     problem: Problem, work: Work, plan: PlanColumns, model: ModelColumns, rates: Rates
 ) -> FleetColumns:
     """The composer of everything: closed forms only, no loop over plans."""
+    host = host_of(problem.pool.node)
     return compose_plans(
         problem,
         layer_columns(work, plan, rates),
-        layout_columns(plan, model, rates),
-        state_columns(plan, model),
+        layout_columns(plan, model, rates, host),
+        state_columns(plan, model, host),
         order_columns(plan, model),
         plan.recomputed,
         model,
@@ -180,10 +180,11 @@ def compose_plans(
     spread = problem.fit.spread_of(accelerator)
     devices = order.devices
     nodes = np.ceil(devices / pool.node.num_accelerators)
-    goodput = _goodput(problem, model, rates, step.step_time_s, devices, nodes)
+    rented = nodes * pool.node.num_accelerators
+    goodput = _goodput(problem, state, rates, step.step_time_s, devices, nodes)
     num_steps = problem.workload.num_steps
     time_s = (STARTUP_S + num_steps * step.step_time_s) / goodput
-    parts = _energy_parts(problem, step)
+    parts = _energy_parts(problem, step, rented / devices)
     energy_j = None
     if parts is not None:
         energy_j = np.asarray(sum(parts)) * devices * time_s / step.step_time_s
@@ -193,7 +194,7 @@ def compose_plans(
     return FleetColumns(
         step=step,
         footprint=footprint,
-        fits=footprint.peak_bytes <= accelerator.memory.usable_bytes.value,
+        fits=state.fits_host & (footprint.peak_bytes <= accelerator.memory.usable_bytes.value),
         step_time_low_s=step.step_time_s * np.exp(-spread),
         step_time_high_s=step.step_time_s * np.exp(spread),
         goodput_fraction=goodput,
@@ -201,13 +202,13 @@ def compose_plans(
         energy_j=energy_j,
         energy_parts=parts,
         cost_usd=cost,
-        carbon_kgco2e=_carbon(pool, energy_j, devices, time_s),
+        carbon_kgco2e=_carbon(pool, energy_j, nodes, time_s),
     )
 
 
 def _goodput(
     problem: Problem,
-    model: ModelColumns,
+    state: StateColumns,
     rates: Rates,
     step_s: Array,
     devices: Array,
@@ -226,14 +227,13 @@ def _goodput(
         nodes,
         preempted.value if preempted else 0.0,
     )
-    parameters = model.dense + model.experts + model.input + model.output
-    held = CHECKPOINT_BYTES_PER_PARAMETER * parameters / devices
-    stall = checkpoint_stall_s(held, rates.host_bytes_per_s)
+    stall = checkpoint_stall_s(state.checkpoint, rates.host_bytes_per_s)
     return best_goodput_fraction(step_s, stall, rate, RESTART_S)
 
 
-def _energy_parts(problem: Problem, step: StepColumns) -> EnergyParts | None:
-    """Joules of one device and step, by cause; None where the device's power is not known."""
+def _energy_parts(problem: Problem, step: StepColumns, rented: Array) -> EnergyParts | None:
+    """Joules of one device in use and step, by cause; None where the device's power is not known.
+    `rented` devices for each in use are on: machines are rented whole."""
     node, pool = problem.pool.node, problem.pool
     accelerator = node.accelerator
     if accelerator.power_max_w is None:
@@ -255,18 +255,21 @@ def _energy_parts(problem: Problem, step: StepColumns) -> EnergyParts | None:
         link_fraction=link,
         overhead_w_per_device=overhead,
         pue=pool.pue.value if pool.pue else 1.0,
+        rented=rented,
     )
 
 
-def _carbon(pool: Pool, energy_j: Array | None, devices: Array, time_s: Array) -> Array | None:
-    """Operational, location-based, and the devices' embodied share; the facility's overhead is
-    in the energy already."""
+def _carbon(pool: Pool, energy_j: Array | None, nodes: Array, time_s: Array) -> Array | None:
+    """Operational, location-based, and the embodied share of the rented machines with all their
+    devices, as far as it is known; the facility's overhead is in the energy already."""
     if energy_j is None or pool.grid_kgco2e_per_kwh is None:
         return None
     total = operational_kgco2e(energy_j, 1.0, pool.grid_kgco2e_per_kwh.value)
-    embodied = pool.node.accelerator.embodied_kgco2e
-    if embodied is not None:
-        total = total + embodied_kgco2e(embodied.value * devices, time_s / SECONDS_PER_HOUR)
+    node, device = pool.node.embodied_kgco2e, pool.node.accelerator.embodied_kgco2e
+    made = node.value if node else 0.0
+    made += pool.node.num_accelerators * (device.value if device else 0.0)
+    if made:
+        total = total + embodied_kgco2e(made * nodes, time_s / SECONDS_PER_HOUR)
     return np.asarray(total)
 
 
@@ -313,17 +316,24 @@ def estimate_at(problem: Problem, columns: FleetColumns, table: PlanTable, index
         outcome=outcome,
         step_time_low_s=float(columns.step_time_low_s[index]),
         step_time_high_s=float(columns.step_time_high_s[index]),
-        basis=_basis(problem),
+        basis="; ".join(_basis(problem, fits_host=bool(columns.footprint.fits_host[index]))),
     )
 
 
-def _basis(problem: Problem) -> str:
+def _basis(problem: Problem, *, fits_host: bool) -> list[str]:
+    """What the estimate rests on, and what it leaves out."""
     accelerator = problem.pool.node.accelerator
-    runs = problem.fit.die(accelerator).num_runs
-    if accelerator.die in problem.fit.dies:
-        die = accelerator.die
-        return f"physics with efficiencies fitted on {runs} published runs of the die {die}"
-    return f"physics with its vendor's mean efficiencies: no published run of '{accelerator.name}'"
+    die, runs = accelerator.die, problem.fit.die(accelerator).num_runs
+    if die in problem.fit.dies:
+        said = [f"physics with efficiencies fitted on {runs} published runs of the die {die}"]
+    else:
+        name = accelerator.name
+        said = [f"physics with its vendor's mean efficiencies: no published run of '{name}'"]
+    if problem.pool.pue is None and accelerator.power_max_w is not None:
+        said.append("energy is of the machines alone: the place's PUE is not known")
+    if not fits_host:
+        said.append("the offloaded optimizer state does not fit the host memory")
+    return said
 
 
 def work_of(problem: Problem, keys: PlanTable) -> Work:

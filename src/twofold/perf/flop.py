@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from twofold.model import (
     Model,
+    attended_keys,
     forward_flop,
-    inference_flop_per_token,
     num_parameters,
     operator_table,
 )
@@ -20,29 +20,25 @@ def counted_flop_per_step(
 ) -> float:
     """FLOP of one step by the convention that `convention` describes in words, as published
     tables do: attention full ("full", "non-causal", "not halved", Megatron's 96 B s l h^2 form)
-    or causal, and full recomputation included ("incl. recompute": a third more) or not.
+    or causal, and full recomputation included ("incl. recompute": a third more of the blocks,
+    which alone are run again) or not.
     """
     text = convention.lower()
     tokens = float(global_batch * seq_len)
     if "8*params" in text:
         return 8.0 * num_parameters(model) * tokens
-    flop = 3.0 * inference_flop_per_token(model, seq_len) * tokens
-    hardware = "hardware flop" in text or "incl. recompute" in text or "incl. full" in text
-    if (
+    masked = (
         "full (non-causal)" in text
         or "non-causal" in text
         or "96*b" in text
         or "not halved" in text
-    ):
-        flop += tokens * _masked_flop_per_token(model, seq_len)
-    return flop * (4.0 / 3.0 if hardware else 1.0)
-
-
-def _masked_flop_per_token(model: Model, seq_len: int) -> float:
-    """What counting attention over all pairs adds to counting the attended ones."""
-    extra = 0.0
+    )
+    hardware = "hardware flop" in text or "incl. recompute" in text or "incl. full" in text
+    flop = 0.0
     for row in operator_table(model):
-        if row.kind == "attention":
-            whole = 4.0 * row.batch.at(seq_len, seq_len) * seq_len * seq_len * row.k.at(1, 1)
-            extra += row.repeat * (whole - forward_flop(row, seq_len, seq_len))
-    return 3.0 * extra / seq_len
+        once = forward_flop(row, seq_len, seq_len)
+        if masked and row.kind == "attention":
+            once *= row.n.at(1.0, seq_len) / attended_keys(row, seq_len)
+        passes = 4.0 if hardware and row.segment == "block" else 3.0
+        flop += passes * row.repeat * once
+    return flop * tokens / seq_len

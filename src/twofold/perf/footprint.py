@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from twofold.perf.cluster import OrderColumns, order_columns
 from twofold.perf.columns import ModelColumns, PlanColumns
-from twofold.perf.layout import GRADIENT_BYTES, WEIGHT_BYTES, replicas
+from twofold.perf.host import UNKNOWN_HOST, USABLE_FRACTION, Host
+from twofold.perf.layout import GRADIENT_BYTES, MASTER_BYTES, shard_ranks
 from twofold.perf.work import Work
 
 Array = NDArray[np.float64]
@@ -28,34 +29,39 @@ MEMORY_PARTS = (
     "framework",
 )
 
-MASTER_BYTES = 4.0
 MOMENT_BYTES = 8.0
 FRAMEWORK_BYTES = 3e9
 """Context of the driver, communication buffers and libraries of a GPU: aiconfigurator reserves
 3.5 GB and 0.35 for NCCL."""
 FRAGMENTATION_FRACTION = 0.08
 """Of activations and working memory, lost between allocations."""
-_GATHERED_LAYERS = 2.0
-"""Fully sharded weights: one layer gathered for use, the next already on its way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootprintColumns:
-    """`parts_bytes` add up to `peak_bytes`: [rows]."""
+    """`parts_bytes` add up to `peak_bytes`: [rows]. `host_bytes` of the host's memory are taken for
+    the device; `fits_host` says whether the machine has them for all its devices."""
 
     parts_bytes: dict[str, Array]
     peak_bytes: Array
+    host_bytes: Array
+    fits_host: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateColumns:
     """Bytes of the model's state on a device, whatever is computed with it: [ends, layouts],
-    ends being the first and the last stage. `gathered` [layouts] are weights held in passing."""
+    ends being the first and the last stage. [layouts]: `gathered` are weights held in passing,
+    `checkpoint` what each device writes of one (weights, 32-bit copy, two moments); `host` and
+    `fits_host` as in `FootprintColumns`."""
 
     weights: Array
     gradients: Array
     optimizer: Array
     gathered: Array
+    checkpoint: Array
+    host: Array
+    fits_host: NDArray[np.bool_]
 
 
 def footprint_columns(work: Work, plan: PlanColumns, model: ModelColumns) -> FootprintColumns:
@@ -92,7 +98,12 @@ def compose_footprint(
         **{name: np.where(heavier, last[name], first[name]) for name in first},
         "framework": FRAMEWORK_BYTES * np.ones_like(recomputed),
     }
-    return FootprintColumns(parts_bytes=parts, peak_bytes=np.asarray(sum(parts.values())))
+    return FootprintColumns(
+        parts_bytes=parts,
+        peak_bytes=np.asarray(sum(parts.values())),
+        host_bytes=state.host,
+        fits_host=state.fits_host,
+    )
 
 
 def least_recomputed(
@@ -147,43 +158,62 @@ def layers_to_recompute(
     # One beyond the quotient, so that rounding never leaves a plan a byte too large.
     layers = np.where(excess > 0, 2.0 + np.floor(excess / fall), 1.0).max(axis=0)
     return (
-        none.max(axis=0) <= usable_bytes,
-        np.minimum(layers, per_stage),
-        whole.max(axis=0) <= usable_bytes,
+        state.fits_host & (none.max(axis=0) <= usable_bytes),
+        np.where(state.fits_host, np.minimum(layers, per_stage), per_stage),
+        state.fits_host & (whole.max(axis=0) <= usable_bytes),
     )
 
 
-def state_columns(plan: PlanColumns, model: ModelColumns) -> StateColumns:
-    """Of the plan only degrees, sharding and offload matter."""
+def state_columns(
+    plan: PlanColumns, model: ModelColumns, host: Host = UNKNOWN_HOST
+) -> StateColumns:
+    """Of the plan only degrees, sharding, offload and width matter. `host` is of its machines."""
     pair = [_state_bytes(plan, model, last=last) for last in (False, True)]
-    weights, gradients, optimizer = (np.stack(both) for both in zip(*pair, strict=True))
-    layer = (model.dense + model.experts) / model.layers / plan.tensor
-    gathered = np.where(plan.zero_stage >= 3, _GATHERED_LAYERS * WEIGHT_BYTES * layer, 0.0)
+    weights, gradients, updated = (np.stack(both) for both in zip(*pair, strict=True))
+    mixed = plan.width_bytes < MASTER_BYTES
+    copied = np.where(mixed, MASTER_BYTES, 0.0)
+    saved = np.where(mixed, plan.width_bytes, 0.0) + MASTER_BYTES + MOMENT_BYTES
+    parameters = model.dense + model.experts + model.input + model.output
+    on_host = plan.offload * (MASTER_BYTES + MOMENT_BYTES) * updated.max(axis=0)
+    devices = np.minimum(plan.devices, host.devices)
     return StateColumns(
-        weights=weights, gradients=gradients, optimizer=optimizer, gathered=gathered
+        weights=weights,
+        gradients=gradients,
+        optimizer=(1.0 - plan.offload) * (copied + MOMENT_BYTES) * updated,
+        gathered=np.where(plan.zero_stage >= 3, plan.width_bytes * _gathered(plan, model), 0.0),
+        checkpoint=saved * parameters / plan.devices,
+        host=on_host,
+        fits_host=on_host * devices <= USABLE_FRACTION * host.memory_bytes,
     )
+
+
+def _gathered(plan: PlanColumns, model: ModelColumns) -> Array:
+    """Fully sharded weights held whole: one layer gathered for use, the next already on its way;
+    or the embedding or the head beside a layer, where that is more."""
+    layer = model.dense / plan.tensor + model.experts / (plan.expert * plan.expert_tensor)
+    layer = layer / model.layers
+    ends = np.maximum(model.input, model.output + model.tied) / plan.tensor
+    return np.asarray(layer + np.maximum(layer, ends))
 
 
 def _state_bytes(
     plan: PlanColumns, model: ModelColumns, *, last: bool
 ) -> tuple[Array, Array, Array]:
-    """Weights, gradients and optimizer state of the first or the last stage."""
-    ends = model.output if last else model.input
+    """Bytes of weights and gradients of the first or the last stage, and the parameters that the
+    device updates."""
+    ends = model.output + model.tied if last else model.input
     ends = np.where(plan.pipeline <= 1, model.input + model.output, ends)
     layers = np.ceil(model.layers / plan.pipeline) / model.layers
     dense = (model.dense * layers + ends) / plan.tensor
     experts = model.experts * layers / (plan.expert * plan.expert_tensor)
-    ranks, expert_ranks = replicas(plan)
-    shard = np.where(plan.shard > 0, np.minimum(plan.shard, ranks), ranks)
-    expert_shard = np.where(plan.shard > 0, np.minimum(plan.shard, expert_ranks), expert_ranks)
+    shard, expert_shard = shard_ranks(plan)
     sharded = dense / shard + experts / expert_shard
     whole = dense + experts
     trained = model.trainable_fraction
-    state = np.where(plan.zero_stage >= 1, sharded, whole)
     return (
-        WEIGHT_BYTES * np.where(plan.zero_stage >= 3, sharded, whole),
+        plan.width_bytes * np.where(plan.zero_stage >= 3, sharded, whole),
         GRADIENT_BYTES * trained * np.where(plan.zero_stage >= 2, sharded, whole),
-        (1.0 - plan.offload) * (MASTER_BYTES + MOMENT_BYTES) * trained * state,
+        trained * np.where(plan.zero_stage >= 1, sharded, whole),
     )
 
 

@@ -16,17 +16,19 @@ def model_columns(
 ) -> ModelColumns:
     """The parameters of one model, for `num_rows` plans of it.
 
-    With `adapter_parameters` (LoRA) only so many are trained. A tied head counts as the
-    output's too: the last stage holds a copy.
+    With `adapter_parameters` (LoRA) only so many are trained. A tied head is counted as `tied`:
+    a last stage that is not the first holds a copy of the table.
     """
     counts = {"dense": 0.0, "experts": 0.0, "input": 0.0, "output": 0.0}
+    tied = 0.0
     for row in rows:
         size = float(row.parameters * row.repeat)
         if row.segment == "block":
             counts["experts" if "expert" in row.divided_by else "dense"] += size
         elif row.segment == "output":
-            tied = row.kind == "gemm" and not row.tensors
-            counts["output"] += row.n.coefficient * row.k.coefficient if tied else size
+            counts["output"] += size
+            if row.kind == "gemm" and not row.tensors:
+                tied += row.n.coefficient * row.k.coefficient
         else:
             counts["input"] += size
     total = sum(counts.values())
@@ -37,6 +39,7 @@ def model_columns(
         experts=counts["experts"] * one,
         input=counts["input"] * one,
         output=counts["output"] * one,
+        tied=tied * one,
         layers=num_layers(rows) * one,
         trainable_fraction=trained * one,
     )

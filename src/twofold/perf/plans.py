@@ -25,6 +25,8 @@ RECOMPUTES: tuple[Recompute, ...] = get_args(Recompute)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 OFFLOADS: tuple[Offload, ...] = get_args(Offload)
 NARROW: tuple[Precision, ...] = ("fp8", "mxfp8", "nvfp4")
+WIDE: tuple[Precision, ...] = ("fp32", "tf32")
+"""Those that compute and keep everything in 32 bits; all others mix 16 bits and 32."""
 
 _KEY_LEVERS = (
     "tensor",
@@ -149,6 +151,11 @@ def distinct_keys(table: PlanTable) -> tuple[PlanTable, NDArray[np.intp]]:
     return table.take(first), index
 
 
+def width_bytes(precision: Integers) -> NDArray[np.float64]:
+    """Bytes of an activation and of a weight in products, by the codes of precisions."""
+    return np.where(np.isin(precision, [PRECISIONS.index(p) for p in WIDE]), 4.0, 2.0)
+
+
 def layer_keys(table: PlanTable, seq_len: int, *, frozen: bool = False) -> LayerKeys:
     """What a layer's work depends on, of every plan."""
     recompute = table.recompute
@@ -165,6 +172,7 @@ def layer_keys(table: PlanTable, seq_len: int, *, frozen: bool = False) -> Layer
         selective=one * (recompute == RECOMPUTES.index("selective")),
         narrow=one * narrow,
         frozen=one * frozen,
+        width_bytes=width_bytes(table.precision),
     )
 
 
@@ -189,4 +197,5 @@ def plan_columns(table: PlanTable, global_batch: int, num_layers: int) -> PlanCo
         offload=one * (table.offload == OFFLOADS.index("optimizer")),
         unfused=one * (table.attention == ATTENTIONS.index("explicit")),
         recomputed=np.minimum(table.recomputed_layers / per_stage, 1.0),
+        width_bytes=width_bytes(table.precision),
     )

@@ -25,15 +25,14 @@ FORWARD, BACKWARD, RECOMPUTED, REATTENDED = range(4)
 `reattended` that of attention alone where it is under selective recomputation."""
 _SEGMENT_OF = {"tower": 0, "input": 0, "block": 1, "output": 2}
 
-WIDTH_BYTES = 2.0
-"""Activations and messages are 16-bit in every mixed precision; logits are 32-bit."""
-
 _LOGIT_BYTES = 4.0
-_SCORE_PASS_BYTES = (13.0, 19.0)
-"""Bytes an explicit attention streams per score, forward and backward: scores, softmax, dropout
-and its mask written and read once each (operator list of Korthikanti et al. 2023, figure 3)."""
-_SCORE_SAVED_BYTES = 5.0
-"""Softmax output 2, dropout mask 1, dropout output 2 (Korthikanti et al. 2023, section 4.1)."""
+_SCORE_PASSES = (6.0, 9.0)
+"""Widths that an explicit attention streams per score, forward and backward, beside a byte of mask:
+scores, softmax and dropout (operator list of Korthikanti et al. 2023, figure 3): 13 and 19 bytes in
+16 bits."""
+_SCORES_SAVED = 2.0
+"""Softmax and dropout outputs, beside 1 byte of mask (Korthikanti et al. 2023, section 4.1)."""
+_MASK_BYTES = 1.0
 _FLASH_BACKWARD = 2.5
 """Five products backward for two forward, scores being recomputed (Dao 2023, section 3.1)."""
 _ALIGNED_CHANNELS, _ODD_HEADS = 8.0, 8.0
@@ -53,7 +52,8 @@ class LayerKeys:
     """What the work of a layer depends on, a column each: [keys]. Flags are 0 or 1.
 
     `tokens` are those of a micro-batch before context parallelism divides them. `frozen`
-    weights get no gradient of their own (LoRA).
+    weights get no gradient of their own (LoRA). `width_bytes` are of an element of activations,
+    messages and operands: 4 in fp32 and tf32, 2 in every mixed precision; logits take 4 in all.
     """
 
     tokens: Array
@@ -66,6 +66,7 @@ class LayerKeys:
     selective: Array
     narrow: Array
     frozen: Array
+    width_bytes: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +127,7 @@ def layer_work(rows: Sequence[Operator], keys: LayerKeys, seq: float) -> Work:
         saved[segment] += row.repeat * kept
         inputs[segment] += row.repeat * kept_full
         if row.segment == "block":
-            boundary = WIDTH_BYTES * column(row.boundary, keys.tokens / keys.context, seq)
+            boundary = keys.width_bytes * column(row.boundary, keys.tokens / keys.context, seq)
     return Work(
         **total,
         saved_bytes=saved,
@@ -174,7 +175,7 @@ def _gemm_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pair]:
     batch, m, n, k = gemm_shape(row, keys, seq)
     flop = 2.0 * batch * m * n * k
     ragged = np.asarray(((n % _TILE > 0) | (k % _TILE > 0)) & (row.segment == "block"), float)
-    size = WIDTH_BYTES * batch * (m * k + k * n + m * n)
+    size = keys.width_bytes * batch * (m * k + k * n + m * n)
     products = 2.0 - (keys.frozen if row.segment != "output" else 0.0)
     narrow = keys.narrow if row.segment == "block" and row.op != "router" else 0.0 * keys.narrow
     work = {
@@ -191,14 +192,14 @@ def _gemm_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pair]:
     }
     split = row.divided_by.get("tensor")
     if split == "k" or (split == "n" and row.segment == "output"):
-        message = WIDTH_BYTES * batch * m * (n if split == "k" else k)
+        message = keys.width_bytes * batch * m * (n if split == "k" else k)
         parallel = (keys.tensor > 1).astype(float)
         forward = parallel if split == "k" else 0.0 * parallel
         work["tensor_bytes"] = (forward * message, parallel * message)
         work["tensor_calls"] = (forward, parallel)
     if "expert" in row.divided_by:
         inner = row.divided_by.get("expert_tensor")
-        message = WIDTH_BYTES * batch * m * (k if inner == "n" else n) * _sent_once(row, keys)
+        message = keys.width_bytes * batch * m * (k if inner == "n" else n) * _sent_once(row, keys)
         spread = (keys.expert > 1).astype(float)
         work["expert_flop"] = (flop, products * flop)
         work["expert_bytes"] = (spread * message, spread * message)
@@ -227,15 +228,16 @@ def _attention_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pa
     odd = explicit * (depth % _ALIGNED_CHANNELS > 0)
     flop = 4.0 * batch * queries * attended * depth * (1.0 + odd * (_ODD_HEADS - 1.0))
     scores = explicit * batch * queries * seq
-    streamed = WIDTH_BYTES * 4.0 * batch * queries * depth
-    received = WIDTH_BYTES * column(row.kv_elements, keys.tokens, seq) / keys.tensor
+    width = keys.width_bytes
+    streamed = width * 4.0 * batch * queries * depth
+    received = width * column(row.kv_elements, keys.tokens, seq) / keys.tensor
     received = received * (1.0 - 1.0 / keys.context)
     rings = keys.context - 1.0
     return {
         "attention_flop": (flop, np.where(explicit > 0, 2.0, _FLASH_BACKWARD) * flop),
         "stream_bytes": (
-            streamed + _SCORE_PASS_BYTES[0] * scores,
-            2.0 * streamed + _SCORE_PASS_BYTES[1] * scores,
+            streamed + (_SCORE_PASSES[0] * width + _MASK_BYTES) * scores,
+            2.0 * streamed + (_SCORE_PASSES[1] * width + _MASK_BYTES) * scores,
         ),
         "calls": (
             1.0 + explicit * (_EXPLICIT_CALLS[0] - 1.0),
@@ -248,7 +250,7 @@ def _attention_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pa
 
 def _vector_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pair]:
     elements = _vector_elements(row, keys, seq)
-    width = _LOGIT_BYTES if row.op == "cross_entropy" else WIDTH_BYTES
+    width = _LOGIT_BYTES if row.op == "cross_entropy" else keys.width_bytes
     forward, backward = VECTOR_PASSES[row.op]
     one = np.ones_like(elements)
     work = {
@@ -257,7 +259,7 @@ def _vector_work(row: Operator, keys: LayerKeys, seq: float) -> dict[str, _Pair]
     }
     if row.op == "embedding" and row.segment == "input":
         parallel = (keys.tensor > 1).astype(float)
-        message = WIDTH_BYTES * column(row.boundary, keys.tokens / keys.context, seq)
+        message = keys.width_bytes * column(row.boundary, keys.tokens / keys.context, seq)
         work["tensor_bytes"] = (parallel * message, 0.0 * message)
         work["tensor_calls"] = (parallel, 0.0 * parallel)
     return work
@@ -308,29 +310,30 @@ def _activation_split(row: Operator, keys: LayerKeys) -> Array:
 def _row_memory(row: Operator, keys: LayerKeys, seq: float) -> tuple[Array, Array]:
     """Bytes kept for backward by one occurrence: of an ordinary layer, and of one recomputed in
     full. A frozen weight does not need its input."""
-    tokens = keys.tokens / keys.context
     split = _activation_split(row, keys)
-    none = _kept_bytes(row, "none", tokens, seq) / split
-    full = _kept_bytes(row, "full", tokens, seq) / split
+    none = _kept_bytes(row, "none", keys, seq) / split
+    full = _kept_bytes(row, "full", keys, seq) / split
     if row.kind == "gemm":
         none, full = none * (1.0 - keys.frozen), full * (1.0 - keys.frozen)
     if row.kind == "attention":
         batch = column(row.batch, keys.tokens, seq) / keys.tensor
         scores = batch * column(row.m, keys.tokens, seq) / keys.context * seq * keys.explicit
-        none = none + _SCORE_SAVED_BYTES * scores * (1.0 - keys.selective)
+        saved = _SCORES_SAVED * keys.width_bytes + _MASK_BYTES
+        none = none + saved * scores * (1.0 - keys.selective)
     return none, full
 
 
-def _kept_bytes(row: Operator, level: str, tokens: Array, seq: float) -> Array:
-    """16-bit activations, 32-bit logits. The table's 32-bit norms are autocast's; engines keep
-    the residual stream in 16 bits."""
+def _kept_bytes(row: Operator, level: str, keys: LayerKeys, seq: float) -> Array:
+    """Activations in their width, 32-bit logits. The table's 32-bit norms are autocast's; engines
+    keep the residual stream in the width of activations."""
+    tokens, width = keys.tokens / keys.context, keys.width_bytes
     elements, fixed = row.saved_elements.get(level), row.saved_bytes.get(level)
     total = np.zeros_like(tokens)
     if elements is not None:
-        total = total + WIDTH_BYTES * column(elements, tokens, seq)
+        total = total + width * column(elements, tokens, seq)
     if fixed is not None:
         wide = row.op == "cross_entropy"
-        narrow = WIDTH_BYTES * column(row.m, tokens, seq) * column(row.n, tokens, seq)
+        narrow = width * column(row.m, tokens, seq) * column(row.n, tokens, seq)
         kept = column(fixed, tokens, seq) if wide else narrow
         total = total + (kept if fixed.coefficient > 0 else 0.0)
     return total

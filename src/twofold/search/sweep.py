@@ -17,9 +17,10 @@ from twofold.perf.cluster import LayerColumns, OrderColumns, layer_columns, orde
 from twofold.perf.columns import ModelColumns, PlanColumns, take_columns
 from twofold.perf.fleet import FleetColumns, Problem, compose_plans, rates_of, work_of
 from twofold.perf.footprint import StateColumns, layers_to_recompute, state_columns
+from twofold.perf.host import host_of
 from twofold.perf.layout import LayoutColumns, layout_columns
 from twofold.perf.parameters import model_columns
-from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns
+from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns, width_bytes
 from twofold.perf.rates import Rates
 from twofold.search.fleet_space import FleetSpace, distinct_rows
 
@@ -36,13 +37,16 @@ _ORDER_KEYS = ("micro_batch", "sequence_parallel", "precision")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedSpace:
-    """A space with its two tables. Layer key of a plan = `layer_of_layout` + `layer_of_order`."""
+    """A space with its two tables. Layer key of a plan = `layer_of_layout` + `layer_of_order`; the
+    rows of `layout` and `state` are the space's layouts once for each width of weights, those of a
+    plan at its layout + `width_of_order`."""
 
     problem: Problem
     space: FleetSpace
     layers: LayerColumns
     layer_of_layout: Integers
     layer_of_order: Integers
+    width_of_order: Integers
     layout: LayoutColumns
     state: StateColumns
     order: OrderColumns
@@ -69,20 +73,22 @@ def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
     keys = {name: np.repeat(column, num_inner) for name, column in outer.items()}
     keys |= {name: np.tile(column, num_outer) for name, column in inner.items()}
     key_table = _table(keys)
-    layout_table = _table(space.layouts)
+    layouts, width_of_order = _by_width(space)
     one_model = model_columns(problem.rows, 1)
     rates = rates_of(problem, key_table)
     layers = layer_columns(work_of(problem, key_table), _columns(problem, key_table), rates)
     one_rate = Rates(**{f.name: getattr(rates, f.name)[:1] for f in fields(Rates)})
-    layout_plan = _columns(problem, layout_table)
+    layout_plan = _columns(problem, _table(layouts))
+    host = host_of(problem.pool.node)
     return PricedSpace(
         problem=problem,
         space=space,
         layers=layers,
         layer_of_layout=of_layout * num_inner,
         layer_of_order=of_order,
-        layout=layout_columns(layout_plan, one_model, one_rate),
-        state=state_columns(layout_plan, one_model),
+        width_of_order=width_of_order,
+        layout=layout_columns(layout_plan, one_model, one_rate, host),
+        state=state_columns(layout_plan, one_model, host),
         order=order_columns(_columns(problem, _table(space.orders)), one_model),
         model=one_model,
         rates=one_rate,
@@ -109,7 +115,8 @@ def _priced(
     priced: PricedSpace, layout: Integers, order: Integers, limit_bytes: float
 ) -> tuple[Chunk | None, int]:
     key = priced.layer_of_layout[layout] + priced.layer_of_order[order]
-    state, how = take_columns(priced.state, layout), take_columns(priced.order, order)
+    held = layout + priced.width_of_order[order]
+    state, how = take_columns(priced.state, held), take_columns(priced.order, order)
     none, least, whole = layers_to_recompute(
         np.take(priced.layers.saved_bytes, key, axis=-1),
         np.take(priced.layers.inputs_bytes, key),
@@ -131,7 +138,7 @@ def _priced(
     columns = compose_plans(
         priced.problem,
         take_columns(priced.layers, key[row]),
-        take_columns(priced.layout, layout[row]),
+        take_columns(priced.layout, held[row]),
         take_columns(state, row),
         take_columns(how, row),
         np.minimum(recomputed / per_stage[row], 1.0),
@@ -142,6 +149,18 @@ def _priced(
         layout=layout[row], order=order[row], recomputed_layers=recomputed, columns=columns
     )
     return chunk, num_too_big
+
+
+def _by_width(space: FleetSpace) -> tuple[dict[str, Integers], Integers]:
+    """The layouts once for each width of weights that the precisions of the orders have, and how
+    many rows those of an order begin after the first."""
+    precision, size = space.orders["precision"], len(space.first)
+    widths, example, which = np.unique(
+        width_bytes(precision), return_index=True, return_inverse=True
+    )
+    layouts = {name: np.tile(column, len(widths)) for name, column in space.layouts.items()}
+    layouts["precision"] = np.repeat(precision[example], size)
+    return layouts, which.reshape(-1) * size
 
 
 def _table(levers: dict[str, Integers]) -> PlanTable:
