@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_the_best_plans_stand_beside_two_baselines_and_the_claim_is_last(twofold
     assert "plans considered" in said.out
     assert "basis: " in said.out
     assert "than the newcomer's" in lines[-2]
-    assert "than the well-known one" in lines[-2]
+    assert "the well-known one" in lines[-2]
     assert "(predicted; 90 % interval)" in lines[-2]
     assert lines[-1] == "next: twofold explain plan.json"
 
@@ -456,3 +457,77 @@ def test_a_fleet_too_small_is_the_answer_no_with_the_nearest_change(twofold: Any
     assert "does not fit the memory" in said.err
     assert "help: use 16 devices" in said.err
     assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--deadline", "-3d"),
+        ("--budget", "nan"),
+        ("--budget", "-5"),
+        ("--power-cap", "5"),
+        ("--memory-limit", "1"),
+        ("--date", "2026-13"),
+        ("--by", "soon"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_option(twofold: Any, option: str, value: str) -> None:
+    said = plan(twofold, option, value)
+    assert said.code == 2
+    assert f"   at: {option}" in said.err
+
+
+def test_a_deadline_that_is_missed_is_told_with_machines_that_meet_it(twofold: Any) -> None:
+    fastest = plan(twofold, "--json").json["fleets"][0]["best"][0]
+    deadline = f"{fastest['time_s']['value'] / 2.5 / 3600:.3f}h"
+    said = plan(twofold, "--deadline", deadline)
+    assert said.code == 1
+    machines = re.search(r"use (\d+) machines", said.err)
+    assert machines is not None
+    assert plan(twofold, "--deadline", deadline, fleet=f"dgx-h100:{machines[1]}").code == 0
+
+
+def test_every_fleet_says_why_it_has_no_plan(twofold: Any) -> None:
+    said = plan(twofold, "--fleet", "dgx-a100:1", "--deadline", "1s")
+    assert said.code == 1
+    assert "dgx-h100:1: the fastest plan takes" in said.err
+    assert "dgx-a100:1: the fastest plan takes" in said.err
+
+
+def test_a_fleet_without_a_figure_is_a_line_beside_others(twofold: Any) -> None:
+    said = plan(twofold, "--fleet", "maia-100:8", "--objective", "cost")
+    assert said.code == 0, said.err
+    assert "maia-100:8: plans cannot be compared by cost: the price" in said.out
+    said = plan(twofold, "--fleet", "a100:8", "--precision", "fp8")
+    assert said.code == 0, said.err
+    assert "a100:8: 'a100" in said.out
+
+
+def test_a_memory_limit_is_kept_by_all_and_shown(twofold: Any) -> None:
+    said = plan(twofold, "--memory-limit", "30GB", "--json").json["fleets"][0]
+    for option in (*said["best"], *said["baselines"]):
+        assert option["usable_memory_bytes"] == 30e9
+        assert option["peak_memory_bytes"] <= 30e9
+    assert "of 27.9 GiB" in plan(twofold, "--memory-limit", "30GB").out
+    assert "so it limits nothing there" in plan(twofold, "--memory-limit", "300GB").out
+
+
+def test_what_else_there_is_to_know_stands_in_notes(twofold: Any) -> None:
+    said = plan(twofold)
+    assert "possible on h100-sxm: --precision bf16,fp8" in said.out
+    assert "a device-hour (" in said.out
+    assert "possible on" not in plan(twofold, "--precision", "bf16").out
+    awkward = plan(twofold, fleet="dgx-h100:11")
+    assert "machines: 3 stay idle" in awkward.out or "machines: 1 stay idle" in awkward.out
+
+
+def test_the_same_plan_has_no_factor(twofold: Any) -> None:
+    claim = plan(twofold).out.splitlines()[-2]
+    assert "faster than the newcomer's, the same plan as the well-known one (" in claim
+
+
+def test_models_by_a_date_are_told_once(twofold: Any) -> None:
+    base = ("plan", MODEL, "--fleet", FLEET, "--seq-len", "1024", "--global-batch", "64")
+    words = ("--date", "2027-01-01", "--by", "2027-01-11", "--vary", f"model={MODEL},gpt2")
+    said = twofold(*base, *words, "--json").json
+    assert [one["model"] for one in said["reach"]] == [MODEL, "gpt2"]

@@ -86,16 +86,17 @@ def format_bytes(value: float) -> str:
 
 
 def format_seconds(value: float) -> str:
-    """The unit a person would choose: `"12.3 ms"`, `"45 s"`, `"1 h 05 min"`."""
+    """The unit a person would choose: `"12.3 ms"`, `"45 s"`, `"3 min 46 s"`, `"1 h 05 min"`,
+    `"2.12 days"`."""
     if value < 1.0:
         return f"{_three_digits(value * 1e3)} ms"
     if value < 120.0:
         return f"{_three_digits(value)} s"
-    minutes = round(value / 60.0)
+    minutes, seconds = divmod(round(value), 60)
     if minutes < 120:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest:02d} min" if hours < 48 else f"{_three_digits(hours / 24)} days"
+        return f"{minutes} min {seconds:02d} s" if seconds else f"{minutes} min"
+    hours, rest = divmod(round(value / 60.0), 60)
+    return f"{hours} h {rest:02d} min" if hours < 48 else f"{_three_digits(value / 86400.0)} days"
 
 
 def _split(text: str, form: str) -> tuple[float, str]:

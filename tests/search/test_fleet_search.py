@@ -21,8 +21,8 @@ from twofold.perf.fleet import FleetColumns, Problem, estimate_plans, price_tabl
 from twofold.perf.plans import table_of
 from twofold.plan import Plan
 from twofold.search import baseline_plans, best_plans, by_date, largest_model_by_date, pareto
-from twofold.search.levers import rounder_count
-from twofold.search.objective import Objective, value_of
+from twofold.search.levers import device_counts
+from twofold.search.objective import Limits, Objective, value_of
 from twofold.search.sweep import TOO_BIG
 
 CASES = {
@@ -241,8 +241,9 @@ def test_a_batch_that_nothing_divides_asks_for_a_larger_one() -> None:
     model = dense_model(heads=7, kv_heads=7, hidden=7 * 64, ffn=7 * 128, layers=3)
     case = problem(model, num_nodes=8, global_batch=3, seq_len=66)
     with pytest.raises(NegativeAnswer) as caught:
-        best_plans(case)
-    assert "raise the global batch to 96" in (caught.value.help or "")
+        best_plans(case, fewer_devices=False)
+    assert "raise the global batch to 32" in (caught.value.help or "")
+    assert best_plans(case).ranked[0][0].data_degree == 3
 
 
 def test_a_pool_without_a_scale_out_network_is_refused() -> None:
@@ -309,7 +310,47 @@ def test_idle_devices_are_worth_it_where_the_number_is_awkward() -> None:
     """Eleven machines and a batch of 2^k: nothing uses them all, but five stages do ten."""
     case = problem(dense_model(layers=9), num_nodes=11, global_batch=256)
     with pytest.raises(NegativeAnswer) as caught:
-        best_plans(case)
+        best_plans(case, fewer_devices=False)
     assert "use 80 devices" in (caught.value.help or "")
-    assert rounder_count(100_000) == 98_304
-    assert rounder_count(96) == 96
+    assert best_plans(case).ranked[0][1] == best_plans(on_pool(case, num_nodes=10)).ranked[0][1]
+
+
+def test_numbers_of_devices_have_many_divisors() -> None:
+    assert device_counts(96, 96, fewer=None) == (96,)
+    assert device_counts(88, 256, fewer=None) == (88, 80, 64, 48)
+    assert device_counts(100_000, 15_360, fewer=None)[:3] == (100_000, 98_304, 81_920)
+    assert set(device_counts(88, 256, fewer=True)) >= {88, 80, 64, 48, 44, 32, 24, 22, 16, 2, 1}
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_more_machines_are_never_worse(objective: Objective) -> None:
+    least = np.inf
+    for num_nodes in (4, 5, 6, 7, 9, 11):
+        case = problem(num_nodes=num_nodes, global_batch=64)
+        found = best_plans(case, objective=objective, limit=1).ranked[0][1].outcome
+        key = {"time": "time_s", "cost": "cost_usd", "energy": "energy_j"}
+        amount = getattr(found, key.get(objective, "carbon_kgco2e"))
+        assert amount <= least * (1 + 1e-9)
+        least = amount
+
+
+def test_a_newcomer_has_what_frameworks_give() -> None:
+    """Replicas where they fit, else sharded weights; the largest micro-batch; no recomputation
+    where anything fits without."""
+    roomy = baseline_plans(problem())["newcomer"][0]
+    assert (roomy.zero_stage, roomy.data_degree, roomy.recompute) == (0, 16, "none")
+    assert roomy.micro_batch > 1
+    tight = baseline_plans(problem(memory_bytes=12e9))["newcomer"][0]
+    assert (tight.zero_stage, tight.recompute) == (3, "none")
+
+
+def test_baselines_keep_the_limits_or_are_there_all_the_same() -> None:
+    case = problem(num_nodes=4)
+    free = baseline_plans(case)["newcomer"][1].outcome
+    assert free.energy_j is not None
+    cap = Limits(power_cap_w=0.7 * free.energy_j / free.time_s)
+    capped = baseline_plans(case, limits=cap)["newcomer"][1].outcome
+    assert (capped.energy_j or 0.0) / capped.time_s <= (cap.power_cap_w or 0.0)
+    assert baseline_plans(case, limits=Limits(budget_usd=1e-3))["newcomer"][1].outcome == free
+    small = baseline_plans(case, memory_limit_bytes=12e9)["newcomer"][1]
+    assert peak_bytes(small) <= 12e9

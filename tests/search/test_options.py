@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from twofold.catalog import resolve_pool
+from twofold.errors import InputError
 from twofold.perf.fleet import Problem, estimate_plans, make_problem
 from twofold.perf.speeds import fitted_efficiencies
 from twofold.plan import Plan
 from twofold.search.given import check_given, plan_words, read_given_plan
-from twofold.search.options import Option, gain, make_option
+from twofold.search.options import Option, gain, is_same_plan, make_option
 from twofold.search.reach import Wanted
 from twofold.sources.models import find_model
 from twofold.workload import Recipe, Train
@@ -32,18 +33,20 @@ def option(words: str, fleet: str = "dgx-h100:4") -> Option:
     return make_option("given", asked, plan, estimate_plans(asked, [plan])[0])
 
 
-def test_the_fractions_of_the_time_add_up_and_the_binding_is_the_largest_but_compute() -> None:
+def test_the_fractions_of_the_time_add_up_and_the_largest_is_named_first() -> None:
     for words in ("tp=1 mb=1", "tp=8 mb=1", "pp=8 mb=4", "tp=32 mb=1 recompute=full"):
         binding = option(words).binding
         assert sum(binding.fractions.values()) == pytest.approx(1.0)
-        others = {c: f for c, f in binding.fractions.items() if c != "compute"}
-        if binding.cause != "compute":
-            assert binding.fraction == max(others.values())
+        ranked = sorted(binding.fractions.values(), reverse=True)
+        assert [share for _, share in binding.largest] == ranked[:2]
+        assert binding.words.startswith(f"{binding.cause} {ranked[0]:.0%}, ")
+    assert option("tp=1 mb=1").binding.cause == "compute"
+    assert option("tp=1 mb=1 recompute=full").binding.largest[1][0] == "recompute"
 
 
 def test_the_binding_link_is_the_one_that_the_ranks_span() -> None:
     inside, across = option("tp=8 mb=1").binding, option("tp=32 mb=1").binding
-    assert inside.cause == "nvlink4"
+    assert inside.largest[1][0] == "nvlink4"
     assert across.cause == "infiniband"
     assert option("pp=16 mb=1 dp=2 schedule=gpipe").binding.fractions["bubble"] > 0.05
 
@@ -98,3 +101,15 @@ def test_a_plan_without_sharding_is_said_so() -> None:
 def test_enough_tokens_are_those_asked_for_or_twenty_for_each_parameter() -> None:
     assert Wanted(tokens=10).words == "10 tokens"
     assert "20 tokens" in Wanted().words
+
+
+def test_the_same_plan_is_known_by_its_words_and_pool() -> None:
+    assert is_same_plan(option("mb=1"), option("mb=1"))
+    assert not is_same_plan(option("mb=1"), option("mb=2"))
+    assert not is_same_plan(option("mb=1 dp=32"), option("mb=1 dp=32", "dgx-b200:4"))
+
+
+def test_more_recomputed_layers_than_a_stage_has_are_refused() -> None:
+    assert read_given_plan("pp=4 recompute=full layers=8", problem()).recompute_layers == 8
+    with pytest.raises(InputError, match="more than the 8 of a pipeline stage"):
+        read_given_plan("pp=4 recompute=full layers=9", problem())

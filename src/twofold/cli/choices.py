@@ -1,10 +1,11 @@
-"""Words that are chosen from a list, refused with the nearest where they are not on it."""
+"""Words that are chosen from a list, refused with the nearest where they are not on it; numbers
+with units, refused with the option they were given to."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from twofold.errors import InputError
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from twofold.catalog import Term
     from twofold.plan import Precision
     from twofold.search.options import Objective
+
+Value = TypeVar("Value")
 
 
 def choose(word: str, choices: Sequence[str], *, at: str) -> str:
@@ -40,3 +43,16 @@ def precisions_of(words: str) -> tuple[Precision, ...]:
 
     chosen = [choose(word, PRECISIONS, at="--precision") for word in words.split(",")]
     return cast("tuple[Precision, ...]", tuple(dict.fromkeys(chosen)))
+
+
+def read_option(text: str, read: Callable[[str], Value], *, at: str) -> Value:
+    """The value of an option; what is wrong with it is said to be at the option."""
+    try:
+        return read(text)
+    except InputError as error:
+        raise InputError(error.what, at=at, help=error.help) from error
+
+
+def read_limit(text: str | None, read: Callable[[str], Value], *, at: str) -> Value | None:
+    """The value of an option that may be left out."""
+    return None if text is None else read_option(text, read, at=at)

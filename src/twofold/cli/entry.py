@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import signal
 import sys
 import traceback
@@ -21,6 +22,7 @@ from twofold.errors import TwofoldError
 
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
+_NEGATIVE, _OPTION = re.compile(r"-[0-9.]"), re.compile(r"--[a-z-]+$")
 
 Verb = (
     Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -49,7 +51,7 @@ def _main(arguments: list[str]) -> int:
     try:
         verb = tyro.cli(
             Verb,
-            args=arguments,
+            args=_with_negative_values(arguments),
             prog="twofold",
             description="Plan, run and prove AI training on the machines you have.",
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
@@ -67,6 +69,17 @@ def _main(arguments: list[str]) -> int:
     except Exception:
         say(_bug_report(arguments))
         return EXIT_INTERNAL
+
+
+def _with_negative_values(arguments: list[str]) -> list[str]:
+    """`--deadline -3d` as `--deadline=-3d`: a wrong value of its option, no option of its own."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and _NEGATIVE.match(word) and _OPTION.match(joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _error_text(error: TwofoldError) -> str:

@@ -27,7 +27,7 @@ class Estimate:
     seq_len: int | None = None
     """Tokens in a sequence; unless said the model's, at most 4096."""
     global_batch: int | None = None
-    """Sequences in an optimizer step; by default the recipe's."""
+    """Sequences in an optimizer step; to be said unless a recipe gives it."""
     region: str | None = None
     """Where the fleet is: a cloud region, a country, a US state, or world."""
     term: str = "on-demand"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import __version__
-from twofold.cli.choices import objective_of, precisions_of, term_of
+from twofold.cli.choices import objective_of, precisions_of, read_limit, term_of
 from twofold.cli.output import EXIT_NO, answer
 from twofold.cli.questions import (
     efficiency_notes,
@@ -22,12 +22,13 @@ from twofold.document import PlanDocument, make_document, write_plan
 from twofold.errors import InputError, NegativeAnswer
 from twofold.fleet import Fleet, Pool
 from twofold.model import Model
-from twofold.perf.speeds import Efficiencies
+from twofold.perf.plans import NARROW
+from twofold.perf.speeds import NARROW_KEYS, Efficiencies
 from twofold.report.fleet_text import answers_text, question_line
 from twofold.search.answers import Wish, answer_fleets, best_of, find_front
 from twofold.search.options import Option
 from twofold.sources.models import find_model
-from twofold.units import parse_bytes, parse_count, parse_seconds, parse_watts
+from twofold.units import format_bytes, parse_bytes, parse_count, parse_seconds, parse_watts
 from twofold.workload import Train
 
 if TYPE_CHECKING:
@@ -73,10 +74,13 @@ class _Question:
         }
 
 
+_NOT_BY = ("pareto", "deadline", "budget", "power_cap", "precision", "memory_limit")
+
+
 def plan_on_fleets(verb: Plan) -> int:
     """Understand, answer, write the plan."""
     if verb.by is not None:
-        _refuse_together(verb, "--by", ("pareto", "deadline", "budget", "power_cap", "precision"))
+        _refuse_together(verb, "--by", _NOT_BY)
     if verb.pareto:
         _refuse_together(verb, "--pareto", ("vary", "deadline", "budget", "power_cap"))
     question = _understand(verb)
@@ -91,11 +95,13 @@ def plan_on_fleets(verb: Plan) -> int:
 def _understand(verb: Plan) -> _Question:
     wish = Wish(
         objective=objective_of(verb.objective),
-        deadline_s=None if verb.deadline is None else parse_seconds(verb.deadline),
-        budget_usd=None if verb.budget is None else parse_count(verb.budget.lstrip("$")),
-        power_cap_w=None if verb.power_cap is None else parse_watts(verb.power_cap),
+        deadline_s=read_limit(verb.deadline, parse_seconds, at="--deadline"),
+        budget_usd=read_limit(
+            verb.budget, lambda text: parse_count(text.lstrip("$")), at="--budget"
+        ),
+        power_cap_w=read_limit(verb.power_cap, parse_watts, at="--power-cap"),
         precisions=None if verb.precision is None else precisions_of(verb.precision),
-        memory_limit_bytes=None if verb.memory_limit is None else parse_bytes(verb.memory_limit),
+        memory_limit_bytes=read_limit(verb.memory_limit, parse_bytes, at="--memory-limit"),
     )
     model = find_model(verb.model)
     workload, notes = workload_of(
@@ -116,7 +122,12 @@ def _understand(verb: Plan) -> _Question:
         wish=wish,
         date=run_date(verb.date),
         fit=read_efficiencies(verb.calibration),
-        notes=[*notes, *rounding, *efficiency_notes(verb.calibration)],
+        notes=[
+            *notes,
+            *rounding,
+            *efficiency_notes(verb.calibration),
+            *([] if verb.by else _device_notes(fleets, wish, model)),
+        ],
         seed=verb.seed,
         output=verb.output,
         json=verb.json,
@@ -221,6 +232,7 @@ def _reach(asked: _Question, others: Sequence[Model], verb: Plan, by: str) -> in
     from twofold.report.alternatives_text import reach_text
     from twofold.search.reach import Wanted, find_reach
 
+    others = [model for model in dict.fromkeys(others) if model != asked.model]
     wanted = Wanted(tokens=None if verb.tokens is None else asked.workload.tokens)
     seconds = seconds_until(by, asked.date)
     reaches = find_reach(
@@ -247,25 +259,54 @@ def _reach(asked: _Question, others: Sequence[Model], verb: Plan, by: str) -> in
     return 0 if enough else EXIT_NO
 
 
+def _device_notes(fleets: Sequence[Fleet], wish: Wish, model: Model) -> list[str]:
+    """What a device has and the question leaves out, or asks for and the device lacks."""
+    notes = []
+    devices = {p.node.accelerator.name: p.node.accelerator for f in fleets for p in f.pools}
+    for device in devices.values():
+        usable, limit = device.memory.usable_bytes.value, wish.memory_limit_bytes
+        if limit is not None and limit > usable:
+            notes.append(
+                f"--memory-limit {format_bytes(limit)} is more than the {format_bytes(usable)} "
+                f"that {device.name} has to use, so it limits nothing there"
+            )
+        narrow = [name for name in NARROW if set(NARROW_KEYS[name]) & set(device.flop_per_s)]
+        if narrow and wish.precisions is None and not model.operators:
+            are = "is" if len(narrow) == 1 else "are"
+            notes.append(
+                f"{', '.join(narrow)} {are} possible on {device.name}: --precision bf16,{narrow[0]}"
+            )
+    return notes
+
+
 def _check_figures(fleets: Sequence[Fleet], wish: Wish, *, front: bool) -> None:
-    """Unknown is refused where it is asked for, with the figure that is missing."""
+    """Unknown is refused where it is asked for, with the figure that is missing; a fleet beside
+    others is only left out."""
+    pools = [pool for fleet in fleets for pool in fleet.pools]
+    lacks = [_lack(pool, wish, front=front) for pool in pools]
+    first = lacks[0]
+    if first is not None and all(lack is not None for lack in lacks):
+        raise first
+
+
+def _lack(pool: Pool, wish: Wish, *, front: bool) -> InputError | None:
     objective = "cost" if front and wish.objective == "time" else wish.objective
     money = objective == "cost" or wish.budget_usd is not None
     power = objective in ("energy", "carbon") or wish.power_cap_w is not None
-    for pool in (pool for fleet in fleets for pool in fleet.pools):
-        if money and pool.usd_per_node_hour is None:
-            raise _missing(
-                pool, "price", "give usd_per_machine_hour in a fleet.toml, or try another --term"
-            )
-        if power and pool.node.accelerator.power_max_w is None:
-            raise _missing(pool, "power", "give accelerator_figures.power.max_w in a fleet.toml")
-        if objective == "carbon" and pool.grid_kgco2e_per_kwh is None:
-            raise _missing(
-                pool,
-                "carbon of the electricity",
-                "name its place, for example --region westeurope; "
-                "`twofold catalog list region` has all",
-            )
+    if money and pool.usd_per_node_hour is None:
+        return _missing(
+            pool, "price", "give usd_per_machine_hour in a fleet.toml, or try another --term"
+        )
+    if power and pool.node.accelerator.power_max_w is None:
+        return _missing(pool, "power", "give accelerator_figures.power.max_w in a fleet.toml")
+    if objective == "carbon" and pool.grid_kgco2e_per_kwh is None:
+        return _missing(
+            pool,
+            "carbon of the electricity",
+            "name its place, for example --region westeurope; "
+            "`twofold catalog list region` has all",
+        )
+    return None
 
 
 def _missing(pool: Pool, figure: str, help: str) -> InputError:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from twofold.cli.choices import read_limit, read_option
 from twofold.cli.machine import local_fleet
 from twofold.cli.output import answer, watcher
 from twofold.errors import InputError
@@ -31,7 +32,7 @@ class Plan:
     seq_len: int | None = None
     """Tokens in a sequence; unless said 128 here, on a fleet the model's, at most 4096."""
     global_batch: int | None = None
-    """Sequences in an optimizer step; by default the recipe's."""
+    """Sequences in an optimizer step; to be said unless a recipe gives it."""
     objective: str = "time"
     """What counts: time, cost, energy or carbon."""
     deadline: str | None = None
@@ -45,7 +46,8 @@ class Plan:
     term: str = "on-demand"
     """How machines are rented: on-demand, spot, reserved or capacity-block."""
     precision: str | None = None
-    """Number formats to choose from, for example bf16,fp8; by default the 16-bit one there is."""
+    """Number formats to choose from, for example bf16,fp8. Unless said only one is tried: bf16,
+    without it fp16, without both fp32."""
     date: str | None = None
     """When it is run, for example 2026-11: software matures. By default now."""
     vary: str | None = None
@@ -90,13 +92,11 @@ class Plan:
             made = make_plan(
                 Path(self.model),
                 text=self.text or "stdlib",
-                tokens=parse_count(self.tokens or "1M"),
+                tokens=read_option(self.tokens or "1M", parse_count, at="--tokens"),
                 seq_len=self.seq_len or 128,
                 global_batch=self.global_batch,
                 fleet=fleet,
-                memory_limit_bytes=(
-                    parse_bytes(self.memory_limit) if self.memory_limit is not None else None
-                ),
+                memory_limit_bytes=read_limit(self.memory_limit, parse_bytes, at="--memory-limit"),
                 seed=self.seed,
                 with_finals=self.finals,
                 progress=progress,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from twofold.cli.choices import read_option
 from twofold.cli.machine import local_fleet
 from twofold.cli.output import EXIT_NO, answer, watcher
 from twofold.errors import InputError
@@ -34,7 +35,9 @@ class Run:
             done = execute_plan(
                 self.plan,
                 runs=self.runs,
-                checkpoint_every_s=parse_seconds(self.checkpoint_every),
+                checkpoint_every_s=read_option(
+                    self.checkpoint_every, parse_seconds, at="--checkpoint-every"
+                ),
                 progress=progress,
             )
         answer(done.as_mapping() if self.json else run_text(done))

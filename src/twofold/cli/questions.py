@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twofold.catalog import Term, read_fleet, rounding_remarks
+from twofold.cli.choices import read_option
 from twofold.document import from_mapping, read_text
 from twofold.errors import InputError
 from twofold.fleet import Fleet
@@ -25,7 +26,11 @@ MOST_DEVICES = 10_000_000
 
 def run_date(text: str | None) -> str:
     """The month of the run: as stated, else this one."""
-    return f"{datetime.now(UTC):%Y-%m}" if text is None else parse_month(text)
+    return (
+        f"{datetime.now(UTC):%Y-%m}"
+        if text is None
+        else read_option(text, parse_month, at="--date")
+    )
 
 
 def seconds_until(day: str, start: str) -> float:
@@ -34,7 +39,7 @@ def seconds_until(day: str, start: str) -> float:
     A start in this month is now.
     """
     now = datetime.now(UTC)
-    end, begin = _moment(parse_month(day)), _moment(start)
+    end, begin = _moment(read_option(day, parse_month, at="--by")), _moment(start)
     if start == f"{now:%Y-%m}":
         begin = now
     if end <= begin:
@@ -146,7 +151,9 @@ def workload_of(
         seq_len = min(model.max_seq_len, _SEQ_LEN)
         notes.append(f"sequences of {seq_len:,} tokens, since --seq-len was not given")
     _check_length(model, seq_len, notes)
-    count = seq_len * recipe.global_batch if tokens is None else parse_count(tokens)
+    count = seq_len * recipe.global_batch
+    if tokens is not None:
+        count = read_option(tokens, parse_count, at="--tokens")
     train = Train(text=text or UNSPECIFIED, tokens=count, seq_len=seq_len, recipe=recipe)
     return train, notes
 

@@ -10,7 +10,7 @@ from twofold.catalog import remarks
 from twofold.fleet import Fleet
 from twofold.model import active_parameters, num_parameters
 from twofold.report.fleet_cells import UNKNOWN, better, dollars, megawatt_hours, span, tonnes
-from twofold.report.fleet_text import coverage_lines, options_table, pool_line
+from twofold.report.fleet_text import coverage_lines, options_table, pool_line, price_notes
 from twofold.report.table import aligned
 from twofold.search.given import plan_words
 from twofold.search.options import Interval, Objective, Option, gain, num_devices
@@ -73,6 +73,7 @@ def front_text(
     labels = [f"{one.role} {n}" if several else f"{n}" for n, one in enumerate(shown, 1)]
     lines += options_table(shown, labels)
     lines += ["", *dict.fromkeys(f"basis: {one.pool.name}: {one.estimate.basis}" for one in front)]
+    lines += [note for fleet in fleets for pool in fleet.pools for note in price_notes(pool)]
     lines += [f"note: {remark}" for fleet in fleets for remark in remarks(fleet)]
     lines += [f"note: {note}" for note in notes]
     rest = f", {len(shown)} of them shown" if len(shown) < len(front) else ""
@@ -105,6 +106,7 @@ def reach_text(
     for reach in reaches:
         if reach.option is not None:
             told.append(f"basis: {reach.option.pool.name}: {reach.option.estimate.basis}")
+            told += price_notes(reach.option.pool)
             told += [f"note: {remark}" for remark in remarks(reach.fleet)]
     told += [f"note: {note}" for note in notes]
     what = f"{winner.model.name} on {winner.title}"

@@ -23,7 +23,7 @@ from twofold.report.fleet_cells import (
 from twofold.report.table import aligned
 from twofold.search.answers import PoolAnswer
 from twofold.search.given import plan_words
-from twofold.search.options import Interval, Objective, Option, gain, num_devices
+from twofold.search.options import Interval, Objective, Option, gain, is_same_plan, num_devices
 from twofold.units import format_bytes, format_quantity, format_seconds
 from twofold.workload import Train
 
@@ -33,6 +33,7 @@ _HEAD = (
 )  # fmt: skip
 _LEFT = (0, 10)
 _OWNERS = {"newcomer": "a newcomer", "well-known": "the well-known kind"}
+_FULL_FRACTION = 0.92
 _WHOSE = {"newcomer": "the newcomer's", "well-known": "the well-known one"}
 
 
@@ -72,7 +73,12 @@ def answers_text(
     lines += _table(answers)
     lines += ["", *_counts(answers), ""]
     lines += [*coverage_lines(answers), *(f"note: {note}" for note in notes)]
-    lines += [f"note: {line}" for answer in answers for line in _lossy(answer)]
+    lines += [
+        f"note: {answer.title}: {line}"
+        for answer in answers
+        if answer.best
+        for line in (*_idle(answer), *_full(answer.best[0]), *_lossy(answer))
+    ]
     lines += ["", f"written: {path} ({plan_words(chosen.plan)}, on {chosen.pool.name})"]
     lines += [*claims(answers, objective), f"next: twofold explain {shlex.quote(path)}"]
     return "\n".join(lines)
@@ -92,7 +98,11 @@ def estimate_text(
     lines += _parts("step", outcome.step_parts_s, format_seconds)
     lines += _parts("memory", outcome.memory_parts_bytes, format_bytes)
     lines += ["", *coverage_of(option)]
-    lines += [f"note: {note}" for note in (*remarks(fleet), *notes)]
+    lines += price_notes(option.pool)
+    lines += [
+        f"note: {note}"
+        for note in (*remarks(fleet), *notes, *(_full(option) if option.fits else []))
+    ]
     if not option.fits:
         assert outcome.peak_memory_bytes is not None
         lines.append(
@@ -124,7 +134,9 @@ def claims(answers: Sequence[PoolAnswer], objective: Objective) -> list[str]:
         if none:
             lines.append(f"{where}{' and '.join(none)}, so it has no factor")
         if told:
-            lines.append(f"{where}best plan {', '.join(told)} (predicted; 90 % interval)")
+            same = all(is_same_plan(answer.best[0], base) for base in answer.baselines)
+            how = "predicted" if same else "predicted; 90 % interval"
+            lines.append(f"{where}best plan {', '.join(told)} ({how})")
     for other in found[1:]:
         ratio = gain(other.best[0], found[0].best[0], objective)
         lines.append(_between(found[0], other, ratio, objective))
@@ -145,7 +157,8 @@ def coverage_of(option: Option) -> list[str]:
     rest = sum(option.unmeasured.values())
     told = sorted(option.unmeasured.items(), key=lambda pair: -pair[1])
     others = ", ".join(f"{cause} {share:.0%}" for cause, share in told if share >= 0.005)
-    line = f"coverage: {1 - rest:.0%} of the time rests on published runs of this die and fabric"
+    covered = max(0.0, 1.0 - rest)
+    line = f"coverage: {covered:.0%} of the time rests on published runs of this die and fabric"
     return [
         f"basis: {option.pool.name}: {option.estimate.basis}",
         f"{line}; not {others}" if others else line,
@@ -158,6 +171,7 @@ def coverage_lines(answers: Sequence[PoolAnswer]) -> list[str]:
     for answer in answers:
         if answer.best:
             lines += coverage_of(answer.best[0])
+        lines += price_notes(answer.pool)
         lines += [f"note: {remark}" for remark in remarks(answer.fleet)]
     return list(dict.fromkeys(lines))
 
@@ -189,7 +203,7 @@ def _row(label: str, option: Option) -> tuple[str, ...]:
         memory_cell(option),
         format_seconds(outcome.step_time_s),
         f"{option.mfu_fraction:.1%}",
-        f"{option.binding.cause} {option.binding.fraction:.0%}",
+        option.binding.words,
     )
 
 
@@ -211,27 +225,66 @@ def _counts(answers: Sequence[PoolAnswer]) -> list[str]:
     return lines
 
 
+def price_notes(pool: Pool) -> list[str]:
+    """What a device-hour costs, and who says so."""
+    price = pool.usd_per_node_hour
+    if price is None:
+        return []
+    each = price.value / pool.node.num_accelerators
+    return [f"note: {pool.name}: ${each:,.2f} a device-hour ({price.source}, {price.date})"]
+
+
+def _idle(answer: PoolAnswer) -> list[str]:
+    """That machines are left over, where the best plan is better without them."""
+    used, pool = num_devices(answer.best[0].plan), answer.pool
+    machines = -(-used // pool.node.num_accelerators)
+    if machines < pool.num_nodes:
+        idle = pool.num_nodes - machines
+        return [
+            f"the best plan uses {machines:,} of {pool.num_nodes:,} machines: {idle:,} stay idle "
+            "and are not in its dollars"
+        ]
+    if used < pool.num_devices:
+        return [f"the best plan uses {used:,} of {pool.num_devices:,} devices: the rest stay idle"]
+    return []
+
+
+def _full(option: Option) -> list[str]:
+    """That so little memory is left that the plan may not fit."""
+    peak = option.estimate.outcome.peak_memory_bytes
+    usable = option.pool.node.accelerator.memory.usable_bytes.value
+    if peak is None or peak <= _FULL_FRACTION * usable:
+        return []
+    return [
+        f"the {option.role} plan uses {peak / usable:.0%} of the usable memory, and the memory "
+        "error is 8 % in the median: leave room, or try --memory-limit"
+    ]
+
+
 def _lossy(answer: PoolAnswer) -> list[str]:
     """Where the gain is had with a narrower number format than the baselines have."""
-    if not answer.best or answer.best[0].plan.precision not in NARROW:
+    if answer.best[0].plan.precision not in NARROW:
         return []
     narrow = answer.best[0].plan.precision
     if all(base.plan.precision == narrow for base in answer.baselines):
         return []
     return [
-        f"{answer.title}: the best plan multiplies in {narrow}, a baseline in a wider format: "
+        f"the best plan multiplies in {narrow}, a baseline in a wider format: "
         "whether the loss is equal is for a run to show"
     ]
 
 
 def _against(best: Option, base: Option, objective: Objective) -> str:
     whose = _WHOSE.get(base.role, f"'{base.role}'")
+    if is_same_plan(best, base):
+        return f"the same plan as {whose}"
+    breaks = "".join(f", which {limit}" for limit in base.broken_limits[:1])
     if not base.fits:
-        return f"runs where {whose} does not fit the memory"
+        return f"keeps the memory limit where {whose} does not"
     ratio = gain(best, base, objective)
     if ratio is None:
-        return f"against {whose}: {UNKNOWN}, a figure is missing"
-    return f"{better(ratio, objective)} than {whose}"
+        return f"against {whose}: {UNKNOWN}, a figure is missing{breaks}"
+    return f"{better(ratio, objective)} than {whose}{breaks}"
 
 
 def _between(first: PoolAnswer, other: PoolAnswer, ratio: Interval | None, by: Objective) -> str:

@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twofold.catalog import remarks
-from twofold.errors import NegativeAnswer
+from twofold.errors import InputError, NegativeAnswer, TwofoldError
 from twofold.fleet import Fleet, Pool
 from twofold.model import Model
-from twofold.outcome import Outcome
-from twofold.perf.fleet import Problem, make_problem
+from twofold.outcome import Estimate, Outcome
+from twofold.perf.fleet import Problem, make_problem, price_table
+from twofold.perf.plans import table_of
 from twofold.perf.speeds import Efficiencies
-from twofold.plan import Precision
+from twofold.plan import Plan, Precision
 from twofold.search.baselines import baseline_plans
 from twofold.search.fleet_search import FleetShortlist, best_plans, pareto
-from twofold.search.options import Objective, Option, make_option
+from twofold.search.nearest import Wanted, machines_that_do
+from twofold.search.objective import Limits
+from twofold.search.options import Objective, Option, make_option, num_devices
 from twofold.units import format_seconds
 from twofold.workload import Train
 
@@ -40,12 +43,19 @@ class Wish:
     memory_limit_bytes: float | None = None
     limit: int = 3
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            deadline_s=self.deadline_s, budget_usd=self.budget_usd, power_cap_w=self.power_cap_w
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolAnswer:
     """What was found on one pool: the best plans, best first, and the baselines by name.
 
-    `refusal` says why there is none; then the rest is empty.
+    `refusal` says why there is none (nothing fits, or a figure is missing); then the rest is
+    empty.
     """
 
     title: str
@@ -56,7 +66,7 @@ class PoolAnswer:
     num_considered: int = 0
     num_fitting: int = 0
     rejected: dict[str, int]
-    refusal: NegativeAnswer | None = None
+    refusal: TwofoldError | None = None
 
     def as_mapping(self) -> dict[str, Any]:
         return {
@@ -87,17 +97,17 @@ def answer_fleets(
 ) -> tuple[PoolAnswer, ...]:
     """The best plans on every pool of every fleet, in their order.
 
-    A pool on which nothing fits is among the answers where another has plans; NegativeAnswer of
-    the first where none has.
+    A pool that has no plan is among the answers where another has one; where none has, the
+    reasons of all.
     """
     answers = tuple(
         _answer_pool(make_problem(model, workload, pool, fit, date), fleet, wish)
         for fleet in fleets
         for pool in fleet.pools
     )
-    refusals = [answer.refusal for answer in answers if answer.refusal is not None]
+    refusals = [(one.title, one.refusal) for one in answers if one.refusal is not None]
     if len(refusals) == len(answers):
-        raise refusals[0]
+        raise joined_refusals(refusals)
     return answers
 
 
@@ -115,9 +125,10 @@ def find_front(
     Each has its fleet as its role. NegativeAnswer where nothing fits on any pool.
     """
     options: list[Option] = []
-    refusals: list[NegativeAnswer] = []
+    refusals: list[tuple[str, TwofoldError]] = []
     for fleet in fleets:
         for pool in fleet.pools:
+            role = pool_title(fleet, pool)
             problem = make_problem(model, workload, pool, fit, date)
             try:
                 found = pareto(
@@ -127,13 +138,17 @@ def find_front(
                     precisions=wish.precisions,
                     memory_limit_bytes=wish.memory_limit_bytes,
                 )
-            except NegativeAnswer as refusal:
-                refusals.append(refusal)
+            except (NegativeAnswer, InputError) as refusal:
+                refusals.append((role, refusal))
                 continue
-            role = pool_title(fleet, pool)
-            options += [make_option(role, problem, plan, estimate) for plan, estimate in found]
+            options += [
+                make_option(
+                    role, problem, plan, estimate, memory_limit_bytes=wish.memory_limit_bytes
+                )
+                for plan, estimate in found
+            ]
     if not options:
-        raise refusals[0]
+        raise joined_refusals(refusals)
     return _undominated(options, against)
 
 
@@ -157,19 +172,21 @@ def _answer_pool(problem: Problem, fleet: Fleet, wish: Wish) -> PoolAnswer:
     title = pool_title(fleet, problem.pool)
     try:
         found = _search(problem, wish)
-    except NegativeAnswer as refusal:
+    except (NegativeAnswer, InputError) as refusal:
         return PoolAnswer(title=title, fleet=alone, pool=problem.pool, rejected={}, refusal=refusal)
     return PoolAnswer(
         title=title,
         fleet=alone,
         pool=problem.pool,
         best=tuple(
-            make_option(BEST if place == 0 else f"no. {place + 1}", problem, plan, estimate)
-            for place, (plan, estimate) in enumerate(found.ranked)
+            _option(BEST if place == 0 else f"no. {place + 1}", problem, pair, wish)
+            for place, pair in enumerate(found.ranked)
         ),
         baselines=tuple(
-            make_option(name, problem, plan, estimate)
-            for name, (plan, estimate) in baseline_plans(problem).items()
+            _option(name, problem, pair, wish)
+            for name, pair in baseline_plans(
+                problem, limits=wish.limits, memory_limit_bytes=wish.memory_limit_bytes
+            ).items()
         ),
         num_considered=found.num_considered,
         num_fitting=found.num_fitting,
@@ -177,10 +194,34 @@ def _answer_pool(problem: Problem, fleet: Fleet, wish: Wish) -> PoolAnswer:
     )
 
 
+def _option(role: str, problem: Problem, pair: tuple[Plan, Estimate], wish: Wish) -> Option:
+    plan, estimate = pair
+    columns = price_table(problem, table_of([plan]))
+    return make_option(
+        role,
+        problem,
+        plan,
+        estimate,
+        memory_limit_bytes=wish.memory_limit_bytes,
+        broken_limits=tuple(name for name, broken in wish.limits.broken(columns) if broken[0]),
+    )
+
+
+def joined_refusals(refusals: Sequence[tuple[str, TwofoldError]]) -> TwofoldError:
+    """The only one, or all as one: "no" where any is a "no", else a question to correct."""
+    if len(refusals) == 1:
+        return refusals[0][1]
+    told = [error for _, error in refusals]
+    kind = NegativeAnswer if any(isinstance(e, NegativeAnswer) for e in told) else InputError
+    return kind(
+        "no fleet has a plan: " + "; ".join(f"{name}: {error.what}" for name, error in refusals),
+        at="--fleet",
+        help="; ".join(f"{name}: {error.help}" for name, error in refusals),
+    )
+
+
 def _search(problem: Problem, wish: Wish) -> FleetShortlist:
-    """The whole pool, or a part of it too where less may cost or draw less."""
-    limited = wish.budget_usd is not None or wish.power_cap_w is not None
-    if limited or wish.deadline_s is not None:
+    if wish.limits != Limits():
         _check_limits(problem, wish)
     return best_plans(
         problem,
@@ -191,7 +232,6 @@ def _search(problem: Problem, wish: Wish) -> FleetShortlist:
         power_cap_w=wish.power_cap_w,
         precisions=wish.precisions,
         memory_limit_bytes=wish.memory_limit_bytes,
-        fewer_devices=True if limited else None,
     )
 
 
@@ -199,7 +239,7 @@ def _check_limits(problem: Problem, wish: Wish) -> None:
     """NegativeAnswer where even the fastest plan is too late, the cheapest too dear, or a single
     device draws too much."""
 
-    def least(objective: Objective) -> Outcome:
+    def least(objective: Objective) -> tuple[Plan, Outcome]:
         found = best_plans(
             problem,
             objective=objective,
@@ -207,11 +247,13 @@ def _check_limits(problem: Problem, wish: Wish) -> None:
             precisions=wish.precisions,
             memory_limit_bytes=wish.memory_limit_bytes,
         )
-        return found.ranked[0][1].outcome
+        plan, estimate = found.ranked[0]
+        return plan, estimate.outcome
 
     at = f"fleet '{problem.pool.name}'"
     if wish.power_cap_w is not None:
-        outcome, devices = least("time"), problem.pool.num_devices
+        plan, outcome = least("time")
+        devices = num_devices(plan)
         each_w = (outcome.energy_j or 0.0) / outcome.time_s / devices
         if each_w > wish.power_cap_w:
             raise NegativeAnswer(
@@ -221,23 +263,39 @@ def _check_limits(problem: Problem, wish: Wish) -> None:
                 help=f"allow {each_w * devices / 1e3:,.0f} kW for all of them, or a part of it",
             )
     if wish.deadline_s is not None:
-        fastest_s = least("time").time_s
+        fastest_s = least("time")[1].time_s
         if fastest_s > wish.deadline_s:
             raise NegativeAnswer(
                 f"the fastest plan takes {format_seconds(fastest_s)}, the deadline is after "
                 f"{format_seconds(wish.deadline_s)}",
                 at=at,
-                help=f"allow more time, train on fewer tokens, or use "
-                f"at least {math.ceil(fastest_s / wish.deadline_s):,} times the devices",
+                help="allow more time, or train on fewer tokens"
+                + _more_machines(problem, wish, fastest_s),
             )
     if wish.budget_usd is not None:
-        cheapest = least("cost").cost_usd
+        cheapest = least("cost")[1].cost_usd
         if cheapest is not None and cheapest > wish.budget_usd:
             raise NegativeAnswer(
                 f"the cheapest plan costs ${cheapest:,.0f}, the budget is ${wish.budget_usd:,.0f}",
                 at=at,
                 help="allow more, train on fewer tokens, or try another fleet or --term",
             )
+
+
+def _more_machines(problem: Problem, wish: Wish, fastest_s: float) -> str:
+    """A number of machines that was tried and meets the deadline, in words; nothing if none did."""
+    assert wish.deadline_s is not None
+    if not wish.deadline_s > 0:
+        return ""
+    usable_bytes = problem.pool.node.accelerator.memory.usable_bytes.value
+    wanted = Wanted(
+        limit_bytes=min(usable_bytes, wish.memory_limit_bytes or usable_bytes),
+        limits=wish.limits,
+        precisions=wish.precisions,
+    )
+    least = math.ceil(problem.pool.num_nodes * fastest_s / wish.deadline_s)
+    count = machines_that_do(problem, wanted, least)
+    return "" if count is None else f", or use {count:,} machines"
 
 
 def best_of(answers: Sequence[PoolAnswer], objective: Objective) -> Option:

@@ -1,4 +1,4 @@
-"""What binds a plan: where the time goes that is not arithmetic."""
+"""What binds a plan: where the time of its run goes, the largest cause first."""
 
 from __future__ import annotations
 
@@ -10,41 +10,63 @@ from twofold.perf.speeds import Efficiencies
 from twofold.plan import Plan
 
 COMPUTE = "compute"
-MEMORY = "memory"
 _COMPUTE_PARTS = ("gemm", "attention")
-_OTHER_CAUSES = {"launch": "launch", "fixed": "launch", "jitter": "stragglers"}
-"""What is neither arithmetic nor transport: the host's work for each call and step, and waiting
-for the slowest of many devices."""
-_MEMORY_PARTS = ("elementwise", "optimizer", "recompute")
-"""Bandwidth binds the first two; `recompute` is the price of too little capacity."""
-_OF_THE_DIE = (COMPUTE, MEMORY, "launch", "bubble", "stragglers")
-_NOTABLE_FRACTION = 0.05
-"""Below this share of the run nothing but arithmetic is worth naming."""
+_OTHER_CAUSES = {
+    "elementwise": "memory",
+    "optimizer": "memory",
+    "recompute": "recompute",
+    "launch": "launch",
+    "fixed": "launch",
+    "jitter": "stragglers",
+}
+"""What is neither arithmetic of the model nor transport: the memory's bandwidth, arithmetic done
+twice, the host's work for each call and step, and waiting for the slowest of many devices."""
+_OF_THE_DIE = (COMPUTE, "memory", "recompute", "launch", "bubble", "stragglers")
+_NOTABLE_FRACTION = 0.005
+"""A second cause below this share of the run is not worth naming."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """The largest cause that is not arithmetic, and its fraction of the run; `compute` with the
-    fraction of arithmetic where no other cause matters. `fractions` add up to 1."""
+    """The run's time by cause, in fractions that add up to 1."""
 
-    cause: str
-    fraction: float
     fractions: dict[str, float]
+
+    @property
+    def largest(self) -> tuple[tuple[str, float], ...]:
+        """The largest cause with its fraction, and the second where it is notable."""
+        first, *others = sorted(self.fractions.items(), key=lambda pair: -pair[1])
+        return (first, *(pair for pair in others[:1] if pair[1] >= _NOTABLE_FRACTION))
+
+    @property
+    def cause(self) -> str:
+        return self.largest[0][0]
+
+    @property
+    def fraction(self) -> float:
+        return self.largest[0][1]
+
+    @property
+    def words(self) -> str:
+        """`compute 81%, infiniband 6%`."""
+        return ", ".join(f"{cause} {fraction:.0%}" for cause, fraction in self.largest)
+
+
+def arithmetic_s(outcome: Outcome) -> float:
+    """Of a step, what its products take."""
+    return sum(outcome.step_parts_s.get(part, 0.0) for part in _COMPUTE_PARTS)
 
 
 def binding_of(pool: Pool, plan: Plan, outcome: Outcome) -> Binding:
-    """Time by cause: compute, memory, each link by name, bubble, launch, stragglers, failures."""
+    """Time by cause: compute, recompute, memory, each link by name, bubble, launch, stragglers,
+    failures."""
     fractions: dict[str, float] = {}
     share = outcome.goodput_fraction / outcome.step_time_s
     for part, seconds in outcome.step_parts_s.items():
         cause = _cause(part, pool, plan)
         fractions[cause] = fractions.get(cause, 0.0) + seconds * share
-    fractions["failures"] = 1.0 - outcome.goodput_fraction
-    others = {cause: value for cause, value in fractions.items() if cause != COMPUTE}
-    largest = max(others, key=lambda cause: others[cause])
-    if others[largest] < _NOTABLE_FRACTION:
-        largest = COMPUTE
-    return Binding(cause=largest, fraction=fractions.get(largest, 0.0), fractions=fractions)
+    fractions["failures"] = max(0.0, 1.0 - outcome.goodput_fraction)
+    return Binding(fractions=fractions)
 
 
 def unmeasured_fractions(pool: Pool, binding: Binding, fit: Efficiencies) -> dict[str, float]:
@@ -69,8 +91,6 @@ def unmeasured_fractions(pool: Pool, binding: Binding, fit: Efficiencies) -> dic
 def _cause(part: str, pool: Pool, plan: Plan) -> str:
     if part in _COMPUTE_PARTS:
         return COMPUTE
-    if part in _MEMORY_PARTS:
-        return MEMORY
     if part in _OTHER_CAUSES:
         return _OTHER_CAUSES[part]
     if part.endswith("bubble"):

@@ -17,7 +17,7 @@ from twofold.outcome import Estimate
 from twofold.perf.fleet import estimate_plans, make_problem
 from twofold.perf.speeds import Efficiencies, fitted_efficiencies, peak_flop_per_s
 from twofold.plan import Plan
-from twofold.search.binding import COMPUTE, binding_of
+from twofold.search.binding import binding_of
 from twofold.search.hybrids import Setting, devices_of
 
 CAUSES: Mapping[str, tuple[str, ...]] = {
@@ -192,15 +192,15 @@ def _carbon_parts(estimate: Estimate, pool: Pool) -> dict[str, float]:
 
 
 def _binds(estimate: Estimate, setting: Setting) -> str:
-    """Arithmetic and the largest other cause in words, and the memory where it is full."""
+    """The two largest causes in words, and the memory where it is full."""
     outcome = estimate.outcome
     if not outcome.step_parts_s:
         return "unknown causes: the step is not split"
     if setting.accelerator.curves is None:
         binding = binding_of(setting.pool, setting.plan, outcome)
-        shares = {COMPUTE: binding.fractions.get(COMPUTE, 0.0), binding.cause: binding.fraction}
-        ranked = sorted(shares, key=lambda cause: -shares[cause])
-        words = ", then ".join(f"{cause} ({shares[cause]:.0%} of the run)" for cause in ranked)
+        words = ", then ".join(
+            f"{cause} ({share:.0%} of the run)" for cause, share in binding.largest
+        )
     else:
         part = max(outcome.step_parts_s, key=lambda name: outcome.step_parts_s[name])
         words = f"{part} ({outcome.step_parts_s[part] / outcome.step_time_s:.0%} of the step)"

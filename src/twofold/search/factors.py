@@ -17,3 +17,8 @@ def factorisations(devices: int) -> list[tuple[int, int, int, int]]:
         for c in divisors(devices // p)
         for t in divisors(devices // (p * c))
     ]
+
+
+def odd_part(number: int) -> int:
+    """What is left of a number without its factors of two."""
+    return number // (number & -number)

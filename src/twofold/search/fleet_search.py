@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,15 @@ from twofold.errors import NegativeAnswer
 from twofold.model import num_parameters
 from twofold.outcome import Estimate
 from twofold.perf.fleet import STARTUP_S, FleetColumns, Problem, estimate_plans
-from twofold.perf.plans import plan_at
+from twofold.perf.plans import plan_at, table_of
 from twofold.plan import Plan, Precision
 from twofold.search.baselines import baseline_plans as baseline_plans
+from twofold.search.binding import arithmetic_s
 from twofold.search.fleet_space import make_space
 from twofold.search.levers import make_levers
 from twofold.search.nearest import Wanted, nothing_fits
 from twofold.search.objective import Limits, Objective, value_of
-from twofold.search.sweep import TOO_BIG, Chunk, PricedSpace, price_space, priced_chunks
+from twofold.search.sweep import TOO_BIG, Chunk, price_space, priced_chunks
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -61,28 +62,76 @@ def best_plans(
 ) -> FleetShortlist:
     """The plans with the least time, cost, energy or carbon, no plan left out.
 
-    `fewer_devices` tries a half, a quarter ... of the pool too (by default unless the objective
-    is time). NegativeAnswer where nothing fits, with the nearest change that would.
+    `fewer_devices` tries parts of the pool too. By default it does where they may be better: where
+    the objective is not time or what is used has a limit; and for the least time where all
+    devices are an awkward number, where nothing fits them, or where arithmetic is less than half
+    of their time, so that half of them may be faster. NegativeAnswer where nothing fits, with the
+    nearest change that would.
     """
     start_s = time.perf_counter()
-    fewer = objective != "time" if fewer_devices is None else fewer_devices
     limits = Limits(deadline_s=deadline_s, budget_usd=budget_usd, power_cap_w=power_cap_w)
-    swept = _Sweep(problem, _wanted(problem, memory_limit_bytes, limits, precisions), fewer)
-    leaders = _Leaders(swept.priced, lambda columns: value_of(columns, objective), limits)
+    wanted = _wanted(problem, memory_limit_bytes, limits, precisions)
+    fewer = fewer_devices
+    if fewer is None and (objective != "time" or limits.grows_with_devices):
+        fewer = True
+    found = _search(problem, objective, limit, wanted, fewer)
+    if fewer is None and not found.ranked:
+        found = _search(problem, objective, limit, wanted, True)
+    elif fewer is None:
+        found = _with_halves(problem, objective, limit, wanted, found)
+    if not found.ranked:
+        raise nothing_fits(problem, Counter(found.rejected), wanted)
+    seconds = time.perf_counter() - start_s
+    return replace(found, seconds=seconds, rate_per_s=found.num_fitting / seconds)
+
+
+def _with_halves(
+    problem: Problem, objective: Objective, limit: int, wanted: Wanted, found: FleetShortlist
+) -> FleetShortlist:
+    """The same with half of the best plan's devices, and again, for as long as that is faster.
+    Where arithmetic is half of the step it cannot be: each device would have twice of it."""
+    while True:
+        plan, estimate = found.ranked[0]
+        devices, outcome = int(table_of([plan]).devices[0]), estimate.outcome
+        if devices % 2 or 2.0 * arithmetic_s(outcome) >= outcome.step_time_s:
+            return found
+        half = _search(problem, objective, limit, wanted, True, (devices // 2,))
+        both = sorted((*found.ranked, *half.ranked), key=lambda pair: pair[1].outcome.time_s)
+        found = replace(
+            found,
+            ranked=tuple(both[:limit]),
+            num_considered=found.num_considered + half.num_considered,
+            num_fitting=found.num_fitting + half.num_fitting,
+            rejected=dict((Counter(found.rejected) + Counter(half.rejected)).most_common()),
+        )
+        if found.ranked[0][0] == plan:
+            return found
+
+
+def _search(
+    problem: Problem,
+    objective: Objective,
+    limit: int,
+    wanted: Wanted,
+    fewer: bool | None,
+    device_counts: tuple[int, ...] | None = None,
+) -> FleetShortlist:
+    """One pass over a space; nothing is ranked where nothing fits."""
+    start_s = time.perf_counter()
+    swept = _Sweep(problem, wanted, fewer, device_counts)
+    leaders = _Leaders(swept, lambda columns: value_of(columns, objective))
     for chunk in swept.chunks():
         leaders.see(chunk)
     seconds = time.perf_counter() - start_s
     rejected = swept.rejected + leaders.rejected
     num_fitting = swept.num_fitting - leaders.rejected.total()
-    if not num_fitting:
-        raise nothing_fits(problem, rejected, swept.wanted)
     return FleetShortlist(
         objective=objective,
         ranked=_estimated(problem, leaders.plans(limit)),
         num_considered=num_fitting + rejected.total(),
         num_fitting=num_fitting,
         rejected=dict(rejected.most_common()),
-        memory_limit_bytes=swept.wanted.limit_bytes,
+        memory_limit_bytes=wanted.limit_bytes,
         seconds=seconds,
         rate_per_s=swept.num_fitting / seconds,
     )
@@ -108,7 +157,7 @@ def pareto(
     if not swept.num_fitting:
         raise nothing_fits(problem, swept.rejected, swept.wanted)
     layout, order, recomputed = front[2:].astype(np.int64)
-    table = swept.priced.space.plans(layout, order, recomputed)
+    table = swept.space.plans(layout, order, recomputed)
     return _estimated(problem, [plan_at(table, i, problem.pool.name) for i in range(len(table))])
 
 
@@ -118,15 +167,18 @@ def by_date(problem: Problem, seconds: float) -> tuple[int, Plan, Estimate]:
     Steps by then = (seconds x goodput - start-up) / step time. The estimate is of the problem
     as stated. NegativeAnswer where not one step is possible.
     """
-    swept = _Sweep(problem, _wanted(problem, None, Limits(), None), fewer_devices=False)
 
     def negative_steps(columns: FleetColumns) -> Array:
         trained_s = seconds * columns.goodput_fraction - STARTUP_S
         return -trained_s / columns.step.step_time_s
 
-    leaders = _Leaders(swept.priced, negative_steps, Limits())
-    for chunk in swept.chunks():
-        leaders.see(chunk)
+    for fewer in (None, True):
+        swept = _Sweep(problem, _wanted(problem, None, Limits(), None), fewer)
+        leaders = _Leaders(swept, negative_steps)
+        for chunk in swept.chunks():
+            leaders.see(chunk)
+        if swept.num_fitting:
+            break
     if not swept.num_fitting:
         raise nothing_fits(problem, swept.rejected, swept.wanted)
     steps = math.floor(-min(score for score, _ in leaders.best.values()))
@@ -172,22 +224,30 @@ def _wanted(
 class _Sweep:
     """One pass over a space: its chunks, and what did not get into them, counted."""
 
-    def __init__(self, problem: Problem, wanted: Wanted, fewer_devices: bool) -> None:
-        self.wanted = wanted
+    def __init__(
+        self,
+        problem: Problem,
+        wanted: Wanted,
+        fewer_devices: bool | None,
+        device_counts: tuple[int, ...] | None = None,
+    ) -> None:
+        self.problem, self.wanted = problem, wanted
         levers = make_levers(
             problem,
             precisions=None if wanted.precisions is None else tuple(wanted.precisions),
             fewer_devices=fewer_devices,
         )
-        space = make_space(problem, levers)
-        self.rejected: Counter[str] = Counter(space.rejected)
-        if not space.num_rows:
-            raise nothing_fits(problem, self.rejected, wanted)
-        self.priced: PricedSpace = price_space(problem, space)
+        if device_counts is not None:
+            levers = replace(levers, device_counts=device_counts)
+        self.space = make_space(problem, levers)
+        self.rejected: Counter[str] = Counter(self.space.rejected)
         self.num_fitting = 0
 
     def chunks(self) -> Iterator[Chunk]:
-        for chunk, num_too_big in priced_chunks(self.priced, self.wanted.limit_bytes):
+        if not self.space.num_rows:
+            return
+        priced = price_space(self.problem, self.space)
+        for chunk, num_too_big in priced_chunks(priced, self.wanted.limit_bytes):
             if num_too_big:
                 self.rejected[TOO_BIG] += num_too_big
             if chunk is not None:
@@ -198,16 +258,15 @@ class _Sweep:
 class _Leaders:
     """The plan with the least score of every kind, as chunks go by; the first of equals."""
 
-    def __init__(
-        self, priced: PricedSpace, score: Callable[[FleetColumns], Array], limits: Limits
-    ) -> None:
-        self.priced, self.score, self.limits = priced, score, limits
+    def __init__(self, swept: _Sweep, score: Callable[[FleetColumns], Array]) -> None:
+        self.space, self.score, self.limits = swept.space, score, swept.wanted.limits
+        self.pool = swept.problem.pool.name
         self.rejected: Counter[str] = Counter()
         self.best: dict[int, tuple[float, tuple[int, int, int]]] = {}
-        layouts = priced.space.layouts
+        layouts = self.space.layouts
         kind = layouts["zero_stage"] // 3
         for lever in _KIND_LEVERS:
-            kind = kind * (int(layouts[lever].max()) + 1) + layouts[lever]
+            kind = kind * (int(layouts[lever].max(initial=0)) + 1) + layouts[lever]
         self.kind_of_layout = kind * 8
 
     def see(self, chunk: Chunk) -> None:
@@ -219,7 +278,7 @@ class _Leaders:
         self.rejected = +self.rejected
         score = np.where(kept, score, np.inf)
         kind = self.kind_of_layout[chunk.layout]
-        kind = kind + self.priced.space.orders["precision"][chunk.order]
+        kind = kind + self.space.orders["precision"][chunk.order]
         starts = np.flatnonzero(np.diff(kind, prepend=-1))
         least = np.minimum.reduceat(score, starts)
         ends = np.append(starts[1:], len(score))
@@ -234,10 +293,11 @@ class _Leaders:
 
     def plans(self, limit: int) -> list[Plan]:
         chosen = sorted(self.best.values())[:limit]
+        if not chosen:
+            return []
         places = np.array([place for _, place in chosen], dtype=np.int64).reshape(-1, 3)
-        table = self.priced.space.plans(*places.T)
-        pool = self.priced.problem.pool.name
-        return [plan_at(table, index, pool) for index in range(len(chosen))]
+        table = self.space.plans(*places.T)
+        return [plan_at(table, index, self.pool) for index in range(len(chosen))]
 
 
 def _rows(chunk: Chunk) -> tuple[Integers, Integers, Integers]:
@@ -252,4 +312,5 @@ def _undominated(rows: Array) -> Array:
 
 
 def _estimated(problem: Problem, plans: list[Plan]) -> tuple[tuple[Plan, Estimate], ...]:
-    return tuple(zip(plans, estimate_plans(problem, plans), strict=True))
+    estimates = estimate_plans(problem, plans) if plans else []
+    return tuple(zip(plans, estimates, strict=True))

@@ -149,6 +149,14 @@ def check_given(plan: Plan, problem: Problem, at: str) -> None:
             at=f"{at}, pipeline",
             help=f"use at most {model.layers}",
         )
+    stage_layers = -(-model.layers // plan.pipeline_degree)
+    if plan.recompute_layers is not None and plan.recompute_layers > stage_layers:
+        raise InputError(
+            f"{plan.recompute_layers} recomputed layers are more than the {stage_layers} of a "
+            "pipeline stage",
+            at=f"{at}, layers",
+            help=f"use at most {stage_layers}, or leave layers out to recompute all",
+        )
     if (plan.virtual_stages > 1) != (plan.schedule == "interleaved"):
         raise InputError(
             f"schedule {plan.schedule} with {plan.virtual_stages} chunks a device",

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from twofold.perf.fleet import Problem
 from twofold.perf.plans import OFFLOADS
 from twofold.plan import Offload, Precision
+from twofold.search.factors import divisors, odd_part
 from twofold.search.fleet_rules import default_precision
 
 _HALVINGS = 12
-_BUSY_FRACTION = 0.95
+_ROUND_PARTS = (1, 3, 5)
+_MOST_ROUND_COUNTS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,28 +31,51 @@ def make_levers(
     problem: Problem,
     *,
     precisions: tuple[Precision, ...] | None = None,
-    fewer_devices: bool = False,
+    fewer_devices: bool | None = False,
 ) -> Levers:
-    """All values worth trying: the whole pool, or also a rounder number of its devices and the
-    halves of both; powers of two of micro-batch; the 16-bit precision the device has. Narrower
-    ones are lossy and only tried when named."""
+    """All values worth trying: the whole pool, or also fewer of its devices (`device_counts`);
+    powers of two of micro-batch; the 16-bit precision the device has. Narrower ones are lossy
+    and only tried when named."""
     if precisions is None:
         precisions = (default_precision(problem),)
-    devices = problem.pool.num_devices
-    counts = {devices}
-    if fewer_devices:
-        for most in (devices, rounder_count(devices)):
-            counts |= {most >> power for power in range(_HALVINGS) if most % (1 << power) == 0}
     batch = problem.workload.recipe.global_batch
     return Levers(
-        device_counts=tuple(sorted(counts, reverse=True)),
+        device_counts=device_counts(problem.pool.num_devices, batch, fewer=fewer_devices),
         precisions=precisions,
         micro_batches=tuple(2**power for power in range(batch.bit_length())),
     )
 
 
-def rounder_count(devices: int) -> int:
-    """The number with most factors of two that leaves at most one device in twenty idle."""
-    powers = range(devices.bit_length() - 1, -1, -1)
-    whole = (devices >> power << power for power in powers)
-    return next(count for count in whole if count >= _BUSY_FRACTION * devices)
+def device_counts(devices: int, batch: int, *, fewer: bool | None) -> tuple[int, ...]:
+    """Numbers of devices to try, falling: all of them, and with `fewer` smaller ones with many
+    divisors too. None: only round ones just below, where all of them are too awkward a number
+    to divide the batch."""
+    counts = {devices}
+    if fewer or (fewer is None and batch % odd_part(devices)):
+        counts |= set(_round_counts(devices, batch)[:_MOST_ROUND_COUNTS])
+    if fewer:
+        for most in (devices, *(_largest(part, devices) for part in (1, 3))):
+            counts |= {most >> power for power in range(_HALVINGS) if most % (1 << power) == 0}
+    return tuple(sorted(counts - {0}, reverse=True))
+
+
+def round_counts_above(devices: int, batch: int, most: int) -> list[int]:
+    """Numbers with many divisors from `devices` to `most`, rising."""
+    counts = {part << power for part in _parts(batch) for power in range(most.bit_length())}
+    return sorted(count for count in counts if devices <= count <= most)
+
+
+def _round_counts(devices: int, batch: int) -> list[int]:
+    """Of each part the largest number of at most so many devices, falling."""
+    counts = {_largest(part, devices) for part in _parts(batch)}
+    return sorted(counts, reverse=True)
+
+
+def _parts(batch: int) -> set[int]:
+    """Odd parts of round numbers: small, or such that they divide the batch."""
+    return {*_ROUND_PARTS, *divisors(odd_part(batch))}
+
+
+def _largest(part: int, devices: int) -> int:
+    """The largest `part` x a power of two of at most so many devices; 0 where there is none."""
+    return part << (devices // part).bit_length() - 1 if part <= devices else 0

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from twofold.errors import InputError, NegativeAnswer
 from twofold.perf.fleet import Problem, make_problem
 from twofold.perf.plans import NARROW
 from twofold.plan import Precision
+from twofold.search.factors import divisors
 from twofold.search.fleet_rules import known_precisions
 from twofold.search.fleet_space import make_space
-from twofold.search.levers import make_levers, rounder_count
+from twofold.search.levers import device_counts, make_levers, round_counts_above
 from twofold.search.objective import Limits
 from twofold.search.sweep import TOO_BIG, price_space, priced_chunks
 from twofold.units import format_bytes
 
 MOST_DEVICES = 2**20
 """More than that nobody is told to use."""
+SEARCH_S = 3.0
+"""For all kinds of change together; what is not found by then is not suggested."""
 _MOST_HALVINGS = 12
-_ONE_BY_ONE = 8
+_NUM_KINDS = 5
+_FARTHEST_BATCH = 64
+"""A global batch so many times larger or smaller is another training."""
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,57 +56,107 @@ def nothing_fits(problem: Problem, rejected: Counter[str], wanted: Wanted) -> Ne
     )
 
 
+def machines_that_do(problem: Problem, wanted: Wanted, least: int) -> int | None:
+    """The first number of machines from `least` on, of a few, on which a plan keeps all limits;
+    None where none of them does, or none is found in time."""
+    most = min(4 * least, MOST_DEVICES // problem.pool.node.num_accelerators)
+    rounder = round_counts_above(least, problem.workload.recipe.global_batch, most)
+    counts = [count for count in dict.fromkeys([least, *rounder]) if count <= most]
+    return _first(counts, lambda count: _fits(_with_machines(problem, count), wanted), SEARCH_S)
+
+
 def _changes(problem: Problem, wanted: Wanted, *, fewer: bool) -> Iterator[str]:
     """The least of each kind of change that helps."""
     pool, workload = problem.pool, problem.workload
     nodes, seq, batch = pool.num_nodes, workload.seq_len, workload.recipe.global_batch
 
-    def helps(num_nodes: int = nodes, seq_len: int = seq, global_batch: int = batch) -> bool:
-        recipe = replace(workload.recipe, global_batch=global_batch)
-        tokens = max(workload.tokens, seq_len * global_batch)
-        changed = make_problem(
-            problem.model,
-            replace(workload, seq_len=seq_len, recipe=recipe, tokens=tokens),
-            replace(pool, num_nodes=num_nodes),
-            problem.fit,
-            problem.date,
-        )
-        return _fits(changed, wanted)
+    start_s, kinds = time.perf_counter(), iter(range(1, _NUM_KINDS + 1))
 
-    times = 2
-    while pool.num_devices * times <= MOST_DEVICES:
-        if helps(num_nodes=nodes * times):
-            yield f"use {pool.num_devices * times} devices"
-            break
-        times *= 2
+    def first(values: Iterable[Value], change: Callable[[Value], Problem]) -> Value | None:
+        """Each kind of change has its share of the time, and what those before it left."""
+        left_s = start_s + SEARCH_S * next(kinds) / _NUM_KINDS - time.perf_counter()
+        return _first(values, lambda value: _fits(change(value), wanted), left_s)
+
+    larger = first(_with_batches(problem), lambda value: _with_work(problem, seq, value))
+    if larger is not None:
+        yield f"{'raise' if larger > batch else 'lower'} the global batch to {larger}"
+    doublings = range(1, max(MOST_DEVICES // pool.num_devices, 1).bit_length())
+    more = first(
+        (nodes << power for power in doublings), lambda count: _with_machines(problem, count)
+    )
+    if more is not None:
+        yield f"use {more * pool.node.num_accelerators} devices"
     if fewer:
-        counts = {*range(max(nodes - _ONE_BY_ONE, 1), nodes), *(1 << p for p in range(20))}
-        counts.add(rounder_count(nodes))
-        for count in sorted((n for n in counts if n < nodes), reverse=True):
-            if helps(num_nodes=count):
-                yield f"use {count * pool.node.num_accelerators} devices"
-                break
-    for shorter in (seq >> power for power in range(1, _MOST_HALVINGS)):
-        if shorter < 2:
-            break
-        if helps(seq_len=shorter):
-            yield f"shorten seq_len to {shorter}"
-            break
-    for larger in (batch << power for power in range(1, _MOST_HALVINGS)):
-        if helps(global_batch=larger):
-            yield f"raise the global batch to {larger}"
-            break
-    for precision in known_precisions(problem, NARROW):
-        tried = wanted.precisions or ()
-        if precision not in tried and _fits(problem, replace(wanted, precisions=(precision,))):
-            yield f"allow {precision}, which is lossy"
-            break
+        counts = device_counts(nodes, batch, fewer=True)[1:]
+        less = first(counts, lambda count: _with_machines(problem, count))
+        if less is not None:
+            yield f"use {less * pool.node.num_accelerators} devices"
+    shorter = first(
+        (seq >> power for power in range(1, _MOST_HALVINGS) if seq >> power >= 2),
+        lambda value: _with_work(problem, value, batch),
+    )
+    if shorter is not None:
+        yield f"shorten seq_len to {shorter}"
+    tried = wanted.precisions or ()
+    narrow = _first(
+        [one for one in known_precisions(problem, NARROW) if one not in tried],
+        lambda one: _fits(problem, replace(wanted, precisions=(one,))),
+        start_s + SEARCH_S - time.perf_counter(),
+    )
+    if narrow is not None:
+        yield f"allow {narrow}, which is lossy"
+
+
+def _with_batches(problem: Problem) -> list[int]:
+    """Global batches that more of the devices divide, the nearest first; of the devices' larger
+    divisors the nearest multiple each."""
+    batch, devices = problem.workload.recipe.global_batch, problem.pool.num_devices
+    shared = math.gcd(batch, devices)
+    near = {
+        max(round(batch / degree), 1) * degree
+        for degree in divisors(devices)
+        if shared < degree <= _FARTHEST_BATCH * batch
+    }
+    return sorted(near, key=lambda value: abs(math.log(value / batch)))
+
+
+def _with_machines(problem: Problem, count: int) -> Problem:
+    return replace(problem, pool=replace(problem.pool, num_nodes=count))
+
+
+def _with_work(problem: Problem, seq_len: int, global_batch: int) -> Problem:
+    workload = problem.workload
+    changed = replace(
+        workload,
+        seq_len=seq_len,
+        recipe=replace(workload.recipe, global_batch=global_batch),
+        tokens=max(workload.tokens, seq_len * global_batch),
+    )
+    return make_problem(problem.model, changed, problem.pool, problem.fit, problem.date)
+
+
+def _first(values: Iterable[Value], helps: Callable[[Value], bool], seconds: float) -> Value | None:
+    """The first that helps, if it is found in so many seconds."""
+    end_s = time.perf_counter() + seconds
+    for value in values:
+        if time.perf_counter() > end_s:
+            return None
+        if helps(value):
+            return value
+    return None
 
 
 def _fits(problem: Problem, wanted: Wanted) -> bool:
-    precisions = None if wanted.precisions is None else tuple(wanted.precisions)
+    levers = make_levers(
+        problem,
+        precisions=None if wanted.precisions is None else tuple(wanted.precisions),
+        fewer_devices=True if wanted.limits.grows_with_devices else None,
+    )
+    if wanted.limits == Limits():
+        # The smallest needs the least memory: the others are not asked.
+        levers = replace(levers, micro_batches=levers.micro_batches[:1])
     try:
-        space = make_space(problem, make_levers(problem, precisions=precisions))
+        space = make_space(problem, levers)
     except InputError:
         return False
     if not space.num_rows:

@@ -33,7 +33,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One plan on one pool, in the figures that people decide by; None where one is unknown."""
+    """One plan on one pool, in the figures that people decide by; None where one is unknown.
+
+    `broken_limits` are those that were set and that it does not keep, the memory's aside.
+    """
 
     role: str
     pool: Pool
@@ -43,10 +46,14 @@ class Option:
     mfu_fraction: float
     binding: Binding
     unmeasured: dict[str, float]
+    memory_limit_bytes: float | None = None
+    broken_limits: tuple[str, ...] = ()
 
     @property
     def usable_bytes(self) -> float:
-        return self.pool.node.accelerator.memory.usable_bytes.value
+        """What a plan may use: the limit that was set, else all that the device has."""
+        own = self.pool.node.accelerator.memory.usable_bytes.value
+        return min(own, self.memory_limit_bytes or own)
 
     @property
     def fits(self) -> bool:
@@ -74,6 +81,7 @@ class Option:
             "mfu_fraction": self.mfu_fraction,
             "goodput_fraction": outcome.goodput_fraction,
             "bound_by": self.binding.cause,
+            "broken_limits": list(self.broken_limits),
             "time_fractions": self.binding.fractions,
             "basis": self.estimate.basis,
             "unmeasured_fractions": self.unmeasured,
@@ -90,7 +98,15 @@ class Option:
         }[objective]
 
 
-def make_option(role: str, problem: Problem, plan: Plan, estimate: Estimate) -> Option:
+def make_option(
+    role: str,
+    problem: Problem,
+    plan: Plan,
+    estimate: Estimate,
+    *,
+    memory_limit_bytes: float | None = None,
+    broken_limits: tuple[str, ...] = (),
+) -> Option:
     """A plan and its estimate as figures to decide by."""
     outcome = estimate.outcome
     peak = peak_flop_per_s(problem.pool.node.accelerator, plan.precision)
@@ -110,6 +126,8 @@ def make_option(role: str, problem: Problem, plan: Plan, estimate: Estimate) -> 
         mfu_fraction=problem.flop_per_step / (outcome.step_time_s * peak),
         binding=binding,
         unmeasured=unmeasured_fractions(problem.pool, binding, problem.fit),
+        memory_limit_bytes=memory_limit_bytes,
+        broken_limits=broken_limits,
     )
 
 
@@ -132,6 +150,11 @@ def gain(
 
 def num_devices(plan: Plan) -> int:
     return plan.data_degree * plan.tensor_degree * plan.context_degree * plan.pipeline_degree
+
+
+def is_same_plan(option: Option, other: Option) -> bool:
+    """Whether both say the same of the same machines."""
+    return option.pool == other.pool and plan_words(option.plan) == plan_words(other.plan)
 
 
 def _half_width(option: Option) -> float:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twofold.errors import NegativeAnswer
+from twofold.errors import InputError, NegativeAnswer, TwofoldError
 from twofold.fleet import Fleet
 from twofold.model import Model, active_parameters, num_parameters
 from twofold.perf.fleet import estimate_plans, make_problem
 from twofold.perf.speeds import Efficiencies
-from twofold.search.answers import pool_title
+from twofold.search.answers import joined_refusals, pool_title
 from twofold.search.fleet_search import by_date
 from twofold.search.options import Option, make_option
 from twofold.workload import Train
@@ -86,9 +86,10 @@ def find_reach(
 ) -> tuple[Reach, ...]:
     """The most tokens of each model on each pool within so many seconds, largest model first.
 
-    NegativeAnswer of the first where there is not one step anywhere.
+    NegativeAnswer where there is not one step anywhere.
     """
-    found, refusals = [], []
+    found: list[Reach] = []
+    refusals: list[tuple[str, TwofoldError]] = []
     for model in sorted(models, key=num_parameters, reverse=True):
         for fleet in fleets:
             for pool in fleet.pools:
@@ -97,8 +98,8 @@ def find_reach(
                 problem = make_problem(model, workload, pool, fit, date)
                 try:
                     tokens, plan, _ = by_date(problem, seconds)
-                except NegativeAnswer as refusal:
-                    refusals.append(refusal)
+                except (NegativeAnswer, InputError) as refusal:
+                    refusals.append((f"{model.name} on {title}", refusal))
                     found.append(Reach(title=title, model=model, fleet=alone, refusal=refusal.what))
                     continue
                 run = replace(problem, workload=replace(workload, tokens=tokens))
@@ -114,5 +115,5 @@ def find_reach(
                     )
                 )
     if len(refusals) == len(found):
-        raise refusals[0]
+        raise joined_refusals(refusals)
     return tuple(found)
