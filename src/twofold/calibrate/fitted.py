@@ -17,7 +17,13 @@ _HEAD = """\
 
 def efficiencies_toml(fit: Efficiencies) -> str:
     """The whole fit, readable and stable: sorted tables, four digits."""
-    parts = [_HEAD, _table("shared", asdict(fit.shared)), _table("spread", fit.spread)]
+    sources = ", ".join(f'"{name}"' for name in fit.sources)
+    parts = [
+        _HEAD,
+        f"sources = [{sources}]\n",
+        _table("shared", asdict(fit.shared)),
+        _table("spread", fit.spread),
+    ]
     parts.append(_table("frameworks", dict(sorted(fit.frameworks.items()))))
     for name in ("dies", "vendors", "fabrics"):
         for key, value in sorted(getattr(fit, name).items()):

@@ -99,9 +99,10 @@ def price_rows(rows: Sequence[PublishedRow], find_node: FindNode) -> PricedRows:
     blocks: list[tuple[Work, PlanColumns, ModelColumns, HardwareColumns, Setting]] = []
     cache: dict[object, Work] = {}
     for row in rows:
+        guessed = Assumptions()
         try:
-            model = row_model(row, assumed)
-            setting = row_setting(row, model, find_node, assumed)
+            model = row_model(row, guessed)
+            setting = row_setting(row, model, find_node, guessed)
             block = _block(setting, cache)
         except UnanswerableError as reason:
             refused[str(reason)] += 1
@@ -109,6 +110,7 @@ def price_rows(rows: Sequence[PublishedRow], find_node: FindNode) -> PricedRows:
         except TwofoldError as error:
             refused[error.what] += 1
             continue
+        assumed.counts += guessed.counts
         flop = counted_flop_per_step(
             model, setting.seq_len, setting.global_batch, row.label("flops_counting")
         )
@@ -120,7 +122,8 @@ def price_rows(rows: Sequence[PublishedRow], find_node: FindNode) -> PricedRows:
         times.append(np.nan if time_s is None else time_s)
         blocks.append((*block, setting))
     if not kept:
-        raise UnanswerableError("no row can be answered: " + ", ".join(refused))
+        reasons = ", ".join(refused) or "there is none"
+        raise UnanswerableError(f"no row can be answered: {reasons}")
     return PricedRows(
         rows=tuple(kept),
         settings=tuple(settings),
@@ -241,4 +244,5 @@ def efficiency_of(candidates: Candidates, fit: Efficiencies) -> EfficiencyColumn
         up_latency_s=np.array([fabric.latency_s for fabric in ups]),
         out=np.array([fabric.bandwidth for fabric in outs]),
         out_latency_s=np.array([fabric.latency_s for fabric in outs]),
+        pace=np.array([die.pace for die in dies]),
     )

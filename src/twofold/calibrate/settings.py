@@ -218,7 +218,9 @@ def _precision(row: PublishedRow, node: Node, assumed: Assumptions) -> Precision
     stated = _CATEGORIES.get(row.label("precision").upper())
     has = node.accelerator.flop_per_s
     if stated is not None:
-        return stated if any(key in has for key in NARROW_KEYS[stated]) else "bf16"
+        if not any(key in has for key in NARROW_KEYS[stated]):
+            raise UnanswerableError(f"the device has no known {stated} rate")
+        return stated
     contest = row.label("source_id").startswith("mlperf")
     if contest and "fp8" in has and "TPU" not in row.label("accelerator"):
         assumed.note("8-bit products in a contest entry of a device that has them")
@@ -287,6 +289,9 @@ def _plans(
         tensors = (1,)
     pipelines = (stated[1],) if stated[1] else ((1,) if sharded or len(tensors) == 1 else _PIPELINE)
     context = row.degree("cp") or 1
+    if sharded and row.degree("cp") is None and batch < devices and devices % batch == 0:
+        assumed.note("sequences split where there are fewer than devices")
+        context = devices // batch
     spreads = _expert_degrees(row, model)
     micro = row.degree("micro_batch")
     plans: list[Plan] = []
@@ -296,7 +301,9 @@ def _plans(
         inner = tensor * pipeline * context
         if inner > devices or (len(pipelines) > 1 and model.layers % pipeline):
             continue
-        data = max(1, round(devices / inner))
+        data = devices // inner
+        if data * inner != devices or data > batch:
+            continue
         per_rank = batch / data
         options: tuple[int, ...] = (micro,) if micro else _MICRO_BATCH
         if micro is None and sharded and not row.number("grad_accum"):

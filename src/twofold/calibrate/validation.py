@@ -49,9 +49,8 @@ def validate(path: Path, find_node: FindNode, fit: Efficiencies | None = None) -
             str(error), at=str(path), help="a row needs model shape, device, count, batch, seq_len"
         ) from error
     predicted, chosen = predict(priced, fit)
-    return score(
-        priced, predicted, half_widths(priced, fit), candidate_bytes(priced.candidates)[chosen]
-    )
+    peak = candidate_bytes(priced.candidates)[chosen]
+    return score(priced, predicted, half_widths(priced, fit), peak, fit.sources)
 
 
 def half_widths(priced: PricedRows, fit: Efficiencies) -> Array:
@@ -60,9 +59,13 @@ def half_widths(priced: PricedRows, fit: Efficiencies) -> Array:
 
 
 def score(
-    priced: PricedRows, predicted_s: Array, half_width: Array, peak_bytes: Array
+    priced: PricedRows,
+    predicted_s: Array,
+    half_width: Array,
+    peak_bytes: Array,
+    fit_sources: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """The report of `twofold validate --json`."""
+    """The report of `twofold validate --json`. `fit_sources` are the tables that were fitted."""
     answerable = priced.num_read - sum(
         count for reason, count in priced.refused.items() if reason in _NOT_ENOUGH
     )
@@ -73,6 +76,7 @@ def score(
         "answered": len(priced.rows),
         "unmeasured": priced.unmeasured,
         "answered_fraction": len(priced.rows) / max(answerable, 1),
+        "from_fitted_sources_fraction": _seen_fraction(priced, fit_sources),
         "refused": dict(priced.refused),
         "assumed": dict(priced.assumed.counts),
         **_block(priced, error, half_width, peak_bytes, measured),
@@ -91,6 +95,10 @@ def score(
             if (measured & (names == name)).any()
         }
     return report
+
+
+def _seen_fraction(priced: PricedRows, fit_sources: tuple[str, ...]) -> float:
+    return sum(_source(row) in fit_sources for row in priced.rows) / len(priced.rows)
 
 
 def _source(row: PublishedRow) -> str:

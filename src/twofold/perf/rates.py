@@ -81,7 +81,8 @@ class HardwareColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EfficiencyColumns:
-    """Reached over sold, scalars or columns; overheads and latencies in seconds."""
+    """Reached over sold, scalars or columns; overheads and latencies in seconds. `pace` is a
+    site's own time over the fit's (`calibrate --from`), 1 where nobody measured."""
 
     narrow: Array
     wide: Array
@@ -92,13 +93,14 @@ class EfficiencyColumns:
     up_latency_s: Array
     out: Array
     out_latency_s: Array
+    pace: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
     """What all devices have in common (see `Rates`). A die's software starts out reaching
     1 - `era_loss` of what it ends up reaching, and closes that gap by half every
-    `era_half_months`. `pace` is a site's own time over the fit's (`calibrate --from`)."""
+    `era_half_months`."""
 
     gemm_byte_share: float
     launch_overlap: float
@@ -116,7 +118,6 @@ class Shared:
     jitter: float
     era_loss: float
     era_half_months: float
-    pace: float = 1.0
 
 
 def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Shared) -> Rates:
@@ -124,7 +125,7 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
     ripe = 1.0 - shared.era_loss * 0.5 ** (
         np.maximum(hardware.age_months, 0.0) / shared.era_half_months
     )
-    ripe = ripe / shared.pace
+    ripe = ripe / efficiency.pace
     one = np.ones_like(hardware.bytes_per_s)
     return Rates(
         narrow_flop_per_s=hardware.narrow_flop_per_s * efficiency.narrow * ripe,
@@ -136,11 +137,11 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
         launch_overlap=shared.launch_overlap * one,
         host_bytes_per_s=hardware.host_bytes_per_s * one,
         scale_up_domain=hardware.scale_up_domain * one,
-        up_bytes_per_s=hardware.up_bytes_per_s * efficiency.up / shared.pace,
-        up_latency_s=efficiency.up_latency_s * shared.pace * one,
-        out_bytes_per_s=hardware.out_bytes_per_s * efficiency.out / shared.pace,
-        out_latency_s=efficiency.out_latency_s * shared.pace * one,
-        mesh_pair_bytes_per_s=hardware.mesh_pair_bytes_per_s * efficiency.up / shared.pace,
+        up_bytes_per_s=hardware.up_bytes_per_s * efficiency.up / efficiency.pace,
+        up_latency_s=efficiency.up_latency_s * efficiency.pace * one,
+        out_bytes_per_s=hardware.out_bytes_per_s * efficiency.out / efficiency.pace,
+        out_latency_s=efficiency.out_latency_s * efficiency.pace * one,
+        mesh_pair_bytes_per_s=hardware.mesh_pair_bytes_per_s * efficiency.up / efficiency.pace,
         torus_axes=hardware.torus_axes * one,
         tensor_overlap=shared.tensor_overlap * one,
         expert_overlap=shared.expert_overlap * one,
@@ -152,7 +153,7 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
         fused_stream=shared.fused_stream * one,
         unfused_stream=shared.unfused_stream * one,
         unfused_calls=shared.unfused_calls * one,
-        step_s=shared.step_s * shared.pace * one,
+        step_s=shared.step_s * efficiency.pace * one,
         jitter=shared.jitter * one,
     )
 

@@ -35,13 +35,17 @@ NARROW_KEYS: dict[Precision, tuple[str, ...]] = {
 }
 """Figures that a precision's products run at, in order of preference."""
 
+FEW_RUNS = 10
+"""Published runs with fewer of which a die counts as new."""
+
 _TORUS_AXES = {"torus2d": 2.0, "torus3d": 3.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DieEfficiency:
     """Reached over sold, for one die: at most six numbers. `num_runs` published runs speak for
-    it; with none it is the mean of others."""
+    it; with none it is the mean of others. `pace` and `half_width` (of ln time, 90 %; 0: by
+    familiarity) are a site's own, from `calibrate --from`."""
 
     gemm: float
     fp8: float
@@ -50,6 +54,8 @@ class DieEfficiency:
     memory: float
     call_s: float
     num_runs: int = 0
+    pace: float = 1.0
+    half_width: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +68,41 @@ class FabricEfficiency:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiencies:
     """The whole fit. `spread` are the 90 % half-widths of ln time by familiarity; `frameworks`
-    the habits of those that were seen, as ln of their time over the mean's."""
+    the habits of those that two sources show, as ln of their time over the mean's: rows that name
+    one are predicted with it, plans name none. `sources` are the tables that were fitted."""
 
     shared: Shared
     dies: dict[str, DieEfficiency]
     vendors: dict[str, DieEfficiency]
     fabrics: dict[str, FabricEfficiency]
     frameworks: dict[str, float] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
     spread: dict[str, float] = field(default_factory=dict)
 
     def die(self, accelerator: Accelerator) -> DieEfficiency:
-        """Of the die, else of its vendor, else of all vendors together."""
+        """Of the die, else of its vendor's accelerators, else of all vendors' together."""
         if accelerator.die in self.dies:
             return self.dies[accelerator.die or ""]
+        if accelerator.kind == "cpu":
+            return self.vendors["all"]
         return self.vendors.get(accelerator.vendor.lower(), self.vendors["all"])
 
     def fabric(self, name: str, scope: str) -> FabricEfficiency:
         return self.fabrics.get(name, self.fabrics[scope])
 
     def spread_of(self, accelerator: Accelerator) -> float:
-        """Half-width of ln time (90 %): a die that was measured is better known."""
-        known = accelerator.die in self.dies and self.dies[accelerator.die or ""].num_runs > 0
-        return self.spread["known die" if known else "new die"]
+        """Half-width of ln time (90 %), by how well the die is known.
+
+        A die of a vendor that was never measured, and a processor priced like an accelerator,
+        are further away than any that was left out of a fit: twice as wide (assumed).
+        """
+        die = self.dies.get(accelerator.die or "")
+        if die is not None and die.half_width > 0:
+            return die.half_width
+        if die is not None and die.num_runs >= FEW_RUNS:
+            return self.spread["known die"]
+        stranger = accelerator.kind == "cpu" or accelerator.vendor.lower() not in self.vendors
+        return self.spread["new die"] * (2.0 if stranger else 1.0)
 
 
 @cache
@@ -169,6 +188,7 @@ def efficiency_columns(
         up_latency_s=(up_fit if up else out_fit).latency_s * one,
         out=out_fit.bandwidth * one,
         out_latency_s=out_fit.latency_s * one,
+        pace=die.pace * one,
     )
 
 
