@@ -74,6 +74,11 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def as_json(value: Any) -> Any:
+    """A dataclass as the mapping that reading its JSON gives: tuples are lists."""
+    return json.loads(canonical_json(value))
+
+
 def canonical_json(value: Any) -> str:
     if hasattr(value, "__dataclass_fields__"):
         value = asdict(value)

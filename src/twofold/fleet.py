@@ -149,7 +149,8 @@ class Accelerator:
     datasheet's dense rate; a precision that is not a key is unknown, never zero. `threads` are
     those it may use (1 unless a CPU). `die` names the silicon (several products share one) and
     `launched` ("2022-10") the month of its first product, from which software matures.
-    `failures_per_hour` are those that stop a job. `embodied_kgco2e` is that of the device and its share of the board."""
+    `failures_per_hour` are those that stop a job. `embodied_kgco2e` is that of the device and its
+    share of the board."""
 
     name: str
     kind: AcceleratorKind
