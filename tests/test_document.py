@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fleets import plain_fleet
@@ -51,6 +51,7 @@ def document(**plan: Any) -> PlanDocument:
     attention=st.sampled_from(["sdpa", "explicit"]),
     recompute=st.sampled_from(["none", "full"]),
 )
+@settings(deadline=None)
 def test_any_plan_survives_the_way_through_json(**levers: Any) -> None:
     original = document(**levers)
     decoded = json.loads(json.dumps(asdict(original)))

@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from twofold.errors import EnvironmentLack, InputError
 from twofold.fleet import Fleet
@@ -27,7 +28,8 @@ class PlanDocument:
     """A plan with all it was made for, complete and executable alone.
 
     `seed` sets initialisation and data order. `hashes` name model, workload, fleet and plan;
-    equal model and workload hashes mean the same mathematics.
+    equal model and workload hashes mean the same mathematics. `date` ("2026-11") is when the run
+    was planned for, None where its time was measured on this machine.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -39,6 +41,7 @@ class PlanDocument:
     fleet: Fleet
     plan: Plan
     estimate: Estimate | None
+    date: str | None = None
     hashes: dict[str, str]
 
 
@@ -51,6 +54,7 @@ def make_document(
     estimate: Estimate | None,
     seed: int,
     twofold_version: str,
+    date: str | None = None,
 ) -> PlanDocument:
     return PlanDocument(
         twofold_version=twofold_version,
@@ -60,6 +64,7 @@ def make_document(
         fleet=fleet,
         plan=plan,
         estimate=estimate,
+        date=date,
         hashes=_hashes(model, workload, fleet, plan),
     )
 
@@ -67,6 +72,11 @@ def make_document(
 def content_hash(value: Any) -> str:
     """SHA-256 of a dataclass or JSON value in canonical form. Finds corruption, not forgery."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass as the mapping that reading its JSON gives: tuples are lists."""
+    return json.loads(canonical_json(value))
 
 
 def canonical_json(value: Any) -> str:
@@ -119,7 +129,7 @@ def read_json(path: Path, form: type[T]) -> T:
 
 def from_mapping(mapping: Any, form: type[T], *, at: str) -> T:
     """Parse a decoded mapping (TOML, JSON) into a dataclass; all faults are told at once."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     unknown = _unknown_keys(mapping, form)
     if unknown:
@@ -130,7 +140,8 @@ def from_mapping(mapping: Any, form: type[T], *, at: str) -> T:
             help=f"perhaps '{nearest}' is meant" if nearest else "remove it",
         )
     try:
-        return TypeAdapter(form).validate_python(mapping)
+        parsed: T = _adapter(cast(Any, form)).validate_python(mapping)
+        return parsed
     except ValidationError as error:
         faults = [
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
@@ -140,6 +151,14 @@ def from_mapping(mapping: Any, form: type[T], *, at: str) -> T:
     except InputError as error:
         where = f"{at}: {error.at}" if error.at else at
         raise InputError(error.what, at=where, help=error.help) from error
+
+
+@cache
+def _adapter(form: Any) -> Any:
+    """Building one takes tens of milliseconds, so once a form."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(form)
 
 
 def _unknown_keys(value: Any, form: Any, prefix: str = "") -> list[tuple[str, str | None]]:

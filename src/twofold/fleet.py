@@ -16,6 +16,8 @@ from twofold.errors import InputError
 from twofold.figure import Figure
 
 AcceleratorKind = Literal["cpu", "gpu", "tpu", "npu", "fpga"]
+LinkScope = Literal["scale-up", "scale-out", "host"]
+Topology = Literal["switched", "full-mesh", "torus2d", "torus3d", "tree"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,17 +123,34 @@ class MemoryTier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A connection: a message of b bytes takes latency_s + b / bandwidth_bytes_per_s."""
+    """A connection: a message of b bytes takes latency_s + b / bandwidth_bytes_per_s.
+
+    The bandwidth is one way and per device. A `scale-up` link joins `domain` devices (8 in an
+    HGX node, 72 in an NVL72 rack, a whole slice of a TPU), a `scale-out` link all machines
+    (domain 0), a `host` link a device and its host's memory. In a `full-mesh` a pair of devices
+    has only `pair_bytes_per_s`. `fabric` names the family whose efficiency was fitted
+    ("nvlink4", "infiniband", "ici"). `in_network_reduction`: the switch adds (SHARP).
+    """
 
     name: str
     latency_s: Figure
     bandwidth_bytes_per_s: Figure
+    scope: LinkScope = "host"
+    domain: int = 0
+    topology: Topology = "switched"
+    fabric: str = ""
+    pair_bytes_per_s: Figure | None = None
+    in_network_reduction: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
     """One device. `flop_per_s` by precision is the roof: measured where calibrated, else the
-    datasheet's dense rate. `threads` are those it may use (1 unless a CPU)."""
+    datasheet's dense rate; a precision that is not a key is unknown, never zero. `threads` are
+    those it may use (1 unless a CPU). `die` names the silicon (several products share one) and
+    `launched` ("2022-10") the month of its first product, from which software matures.
+    `failures_per_hour` are those that stop a job. `embodied_kgco2e` is that of the device and its
+    share of the board."""
 
     name: str
     kind: AcceleratorKind
@@ -140,28 +159,55 @@ class Accelerator:
     threads: int = 1
     power_idle_w: Figure | None = None
     power_max_w: Figure | None = None
+    vendor: str = ""
+    die: str | None = None
+    launched: str | None = None
+    failures_per_hour: Figure | None = None
+    embodied_kgco2e: Figure | None = None
     curves: Curves | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine: equal accelerators, their links, and the host's memory tiers."""
+    """A machine: equal accelerators, their links, and the host's memory tiers.
+
+    `power_overhead_w` is the machine's power beside its accelerators (CPUs, memory, fans, NICs).
+    """
 
     name: str
     accelerator: Accelerator
     num_accelerators: int = 1
     host_memory: tuple[MemoryTier, ...] = ()
     links: tuple[Link, ...] = ()
+    power_overhead_w: Figure | None = None
+    embodied_kgco2e: Figure | None = None
+
+    def link(self, scope: LinkScope) -> Link | None:
+        """The link of that scope, or None where the node has none."""
+        return next((link for link in self.links if link.scope == scope), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Equal nodes in one place, at one price."""
+    """Equal nodes in one place, at one price.
+
+    `grid_kgco2e_per_kwh` is the place's electricity, `pue` its facility power over IT power,
+    `water_l_per_kwh` on site. `preemptions_per_hour` are a spot machine's.
+    """
 
     name: str
     node: Node
     num_nodes: int = 1
     usd_per_node_hour: Figure | None = None
+    region: str | None = None
+    grid_kgco2e_per_kwh: Figure | None = None
+    pue: Figure | None = None
+    water_l_per_kwh: Figure | None = None
+    preemptions_per_hour: Figure | None = None
+
+    @property
+    def num_devices(self) -> int:
+        return self.num_nodes * self.node.num_accelerators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

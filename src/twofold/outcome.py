@@ -14,8 +14,8 @@ class Outcome:
     """Time, memory, energy and money of one run.
 
     `step_parts_s` add up to `step_time_s` and `memory_parts_bytes` to `peak_memory_bytes`;
-    either may be empty where only the sum is known. `time_s` is the whole run with start-up.
-    A figure that nobody knows is None, never zero.
+    `energy_parts_j` to `energy_j`; each may be empty where only the sum is known. `time_s`
+    is the whole run with start-up. A figure that nobody knows is None, never zero.
     """
 
     step_time_s: float
@@ -27,6 +27,7 @@ class Outcome:
     step_parts_s: dict[str, float] = field(default_factory=dict)
     memory_parts_bytes: dict[str, float] = field(default_factory=dict)
     energy_j: float | None = None
+    energy_parts_j: dict[str, float] = field(default_factory=dict)
     energy_grade: EnergyGrade = "unknown"
     cost_usd: float | None = None
     carbon_kgco2e: float | None = None

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from twofold.document import as_json
 from twofold.evidence import derive, predictions_hash, write_evidence
 from twofold.evidence.records import Arm, Evidence, LedgerEntry, Prediction, Sample
 from twofold.model import Model
@@ -200,7 +201,7 @@ def _arm(name: str, truth: Truth) -> Arm:
         inference_flop_per_token=2.1e6,
         model_hash=f"model-{model.name}",
         workload_hash=f"workload-{truth.recipe}",
-        plan={"plan": plan, "model": asdict(model), "workload": asdict(workload)},
+        plan={"plan": plan, "model": as_json(model), "workload": as_json(workload)},
         command=None,
         prediction=Prediction(
             step_time_s=step_time_s,

@@ -1,10 +1,18 @@
 import math
+from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twofold.evidence.attribution import Coalition, coalitions, factors, interaction, shapley
+from twofold.evidence.attribution import (
+    Coalition,
+    coalitions,
+    factors,
+    interaction,
+    shapley,
+    shapley_over_orders,
+)
 
 CAUSES = ("a", "b", "c", "d")
 
@@ -78,3 +86,35 @@ def test_factors_multiply_and_bracket_the_order() -> None:
     assert maths.high is not None
     assert maths.low < maths.value < maths.high
     assert interaction(blocks[1], "maths", "recipe") == pytest.approx(math.log(4 / (1.7 * 2.5)))
+
+
+def walked(values: dict[Coalition, float], causes: str) -> tuple[dict[str, float], int]:
+    """The definition: every order walked, those through a coalition without a value dropped."""
+    shares, num_orders = dict.fromkeys(causes, 0.0), 0
+    for order in permutations(causes):
+        prefixes = [frozenset(order[:n]) for n in range(len(order) + 1)]
+        if all(prefix in values for prefix in prefixes):
+            num_orders += 1
+            for cause, before, after in zip(order, prefixes, prefixes[1:], strict=False):
+                shares[cause] += values[after] - values[before]
+    return {cause: share / max(num_orders, 1) for cause, share in shares.items()}, num_orders
+
+
+@given(games(least=4), st.sets(st.integers(1, 14), max_size=8))
+def test_admissible_orders_are_counted_as_if_walked(
+    values: dict[Coalition, float], missing: set[int]
+) -> None:
+    order = coalitions("abcd")
+    left = {c: v for c, v in values.items() if order.index(c) not in missing}
+    expected, num_orders = walked(left, "abcd")
+    got = shapley_over_orders(left, "abcd")
+    assert (got.num_orders, got.num_possible) == (num_orders, 24)
+    if num_orders:
+        assert got.shares == pytest.approx(expected, abs=1e-9)
+        assert math.fsum(got.shares.values()) == pytest.approx(left[order[-1]], abs=1e-9)
+    else:
+        assert got.shares == {}
+
+
+def test_no_causes_have_one_order() -> None:
+    assert shapley_over_orders({frozenset(): 0.0}, ()).num_orders == 1

@@ -37,7 +37,7 @@ def test_llama_2_7b_has_its_published_parameters() -> None:
 def test_grouped_heads_shrink_keys_and_values_only() -> None:
     full = modern_model(heads=4, kv_heads=4, value_embeddings=0)
     grouped = modern_model(heads=4, kv_heads=1, value_embeddings=0)
-    saved = full.layers * full.hidden * 2 * 3 * full.head_dim
+    saved = full.layers * full.hidden * 2 * 3 * full.head_size
     assert num_parameters(full) - num_parameters(grouped) == saved
 
 

@@ -180,6 +180,6 @@ def test_accounting_is_one(model: Model, seq: int) -> None:
     weights = sum(
         row.n.coefficient * row.k.coefficient * row.repeat for row in rows if row.kind == "gemm"
     )
-    attention = 6 * model.layers * model.heads * model.head_dim * seq
+    attention = 6 * model.layers * model.heads * model.head_size * seq
     assert training_flop_per_token(model, seq) == pytest.approx(6 * weights + attention)
     assert num_parameters(model) >= weights - model.hidden * model.vocab

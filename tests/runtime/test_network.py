@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from twofold.errors import InputError
-from twofold.model import Model
+from twofold.model import Experts, Model
 from twofold.plan import Plan
 from twofold.runtime.train.network import Decoder, build_network, initialise
 from twofold.runtime.train.optimizers import (
@@ -138,3 +138,8 @@ def test_grouped_heads_have_smaller_projections() -> None:
     network = network_of(GROUPED)
     assert isinstance(network, Decoder)
     assert network.blocks[0].attention.query_key_value.weight.shape == (32 + 2 * 16, 32)
+
+
+def test_what_it_cannot_build_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match="cannot build this model: it has experts"):
+        network_of(GROUPED | {"experts": Experts(count=4, top_k=2, ffn=32)})

@@ -3,12 +3,17 @@
 Shapley's value (Shapley 1953) is the only split that adds up to the whole, treats equal causes
 equally and gives a cause without effect nothing. On log speed-ups the shares are factors that
 multiply to the total.
+
+Not every coalition need exist. The value then averages over the orders in which causes can be
+changed one by one, every state on the way being possible: the Shapley value of a game with
+restricted coalitions (Faigle and Kern 1992), which keeps the sum.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 from twofold.evidence.records import Factor
@@ -36,16 +41,50 @@ def shapley(values: Values) -> dict[str, float]:
     k = len(causes)
     assert k <= LARGEST_EXACT, f"{k} causes are too many to be measured exactly"
     assert set(values) == set(coalitions(causes)), "a coalition has no value"
-    return {
-        cause: math.fsum(
-            math.factorial(len(without))
-            * math.factorial(k - len(without) - 1)
-            / math.factorial(k)
-            * (values[without | {cause}] - values[without])
-            for without in coalitions(causes - {cause})
+    return shapley_over_orders(values, causes).shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedShares:
+    """Shares that add up to v(all) - v(none); empty where no order is admissible."""
+
+    shares: dict[str, float]
+    num_orders: int
+    num_possible: int
+
+
+def shapley_over_orders(values: Values, causes: Collection[str]) -> OrderedShares:
+    """phi_i = mean over the admissible orders of v(those before i, and i) - v(those before i).
+
+    A coalition without a value cannot exist, and an order that passes through it is left out.
+    An edge S -> S + i lies on paths(none -> S) x paths(S + i -> all) orders, so they are counted
+    and not walked; with all coalitions there the weights are |S|! (k-|S|-1)! / k!.
+    """
+    whole = frozenset(causes)
+    admissible = [c for c in coalitions(whole) if c in values]
+    before = dict.fromkeys(admissible, 0)
+    after = dict.fromkeys(admissible, 0)
+    if frozenset() in before:
+        before[frozenset()] = 1
+    if whole in after:
+        after[whole] = 1
+    for coalition in admissible:
+        for cause in coalition:
+            before[coalition] += before.get(coalition - {cause}, 0)
+    for coalition in reversed(admissible):
+        for cause in whole - coalition:
+            after[coalition] += after.get(coalition | {cause}, 0)
+    num_orders = before.get(whole, 0)
+    shares = {}
+    for cause in sorted(whole) if num_orders else ():
+        shares[cause] = math.fsum(
+            before[s] * after[s | {cause}] / num_orders * (values[s | {cause}] - values[s])
+            for s in admissible
+            if cause not in s and s | {cause} in after
         )
-        for cause in sorted(causes)
-    }
+    return OrderedShares(
+        shares=shares, num_orders=num_orders, num_possible=math.factorial(len(whole))
+    )
 
 
 def interaction(values: Values, a: str, b: str) -> float:

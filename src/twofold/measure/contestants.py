@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from twofold import __version__
-from twofold.document import PlanDocument, content_hash, from_mapping, make_document
+from twofold.document import PlanDocument, as_json, content_hash, from_mapping, make_document
 from twofold.engines import Command
 from twofold.errors import InputError
 from twofold.evidence.records import Arm, Prediction
@@ -129,7 +129,7 @@ def embedded_contestant(
             ),
             model_hash=content_hash(model),
             workload_hash=content_hash(workload),
-            plan=asdict(document),
+            plan=as_json(document),
             command=None,
             prediction=_prediction(experiment, tuned, document),
         ),

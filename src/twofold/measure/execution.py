@@ -16,6 +16,7 @@ from twofold.host import describe_host, git_commit
 from twofold.launch import run_job
 from twofold.measure.folders import free_folder
 from twofold.measure.progress import Progress
+from twofold.workload.train import UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,12 @@ def execute_plan(
     else:
         folder = free_folder(runs, path.stem)
     document = read_plan(folder / "plan.json" if path.is_dir() else path)
+    if document.workload.text == UNSPECIFIED:
+        raise InputError(
+            "the plan names no text to train on: it was made for planning only",
+            at=f"{path}, workload, text",
+            help="plan again with --text FILE, FOLDER or SHARDS",
+        )
     guess = document.estimate
     predicted_s = guess.outcome.step_time_s if guess else None
     if _has_ended(folder):

@@ -18,8 +18,7 @@ from twofold.model import Model
 from twofold.perf.train import estimate
 from twofold.search import shortlist
 from twofold.workload import Recipe, Train, prepare_corpus
-
-_DEFAULT_RECIPE = Recipe(learning_rate=2e-3, global_batch=8)
+from twofold.workload.train import DEFAULT_RECIPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class ModelFile:
     """What a person writes for `twofold plan`: a model, and a recipe if it matters."""
 
     model: Model
-    recipe: Recipe = field(default_factory=lambda: _DEFAULT_RECIPE)
+    recipe: Recipe = field(default_factory=lambda: DEFAULT_RECIPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

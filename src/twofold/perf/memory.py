@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.model import Operator
+from twofold.model import Operator, weight_copies
 from twofold.perf.ops import ELEMENT_BYTES, column, tensor_sizes
 
 Array = NDArray[np.float64]
@@ -39,7 +39,9 @@ def cast_bytes(rows: Sequence[Operator], precision: str) -> float:
     if precision != "bf16":
         return 0.0
     weights = sum(
-        row.n.coefficient * row.k.coefficient * row.repeat for row in rows if row.kind == "gemm"
+        row.n.coefficient * row.k.coefficient * row.repeat * weight_copies(row)
+        for row in rows
+        if row.kind == "gemm"
     )
     return float(ELEMENT_BYTES["bf16"] * weights)
 

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.model import Operator, Size
+from twofold.model import Operator, Size, flop_factor, weight_copies
 
 Array = NDArray[np.float64]
 
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+ELEMENT_BYTES = {
+    "fp32": 4,
+    "tf32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "fp8": 2,
+    "mxfp8": 2,
+    "nvfp4": 2,
+}
+"""Bytes of an activation: narrow formats are those of products, what is kept stays in bf16."""
 
 VECTOR_PASSES: dict[str, tuple[int, int]] = {
     "add": (3, 1),
@@ -24,11 +33,17 @@ VECTOR_PASSES: dict[str, tuple[int, int]] = {
     "layernorm": (2, 3),
     "rmsnorm": (2, 3),
     "head_rmsnorm": (2, 3),
+    "batchnorm": (3, 5),
     "rotary": (2, 2),
     "gelu": (2, 3),
+    "relu": (2, 3),
     "relu2": (2, 3),
     "swiglu": (3, 5),
+    "geglu": (3, 5),
     "softcap": (2, 3),
+    "routing": (2, 3),
+    "permute": (2, 2),
+    "pool": (1, 2),
     "cross_entropy": (2, 3),
 }
 """Elements read and written for each element counted, forward and backward, at the least:
@@ -37,7 +52,7 @@ each operand read once, each result written once."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorColumns:
-    """`m n k batch` by operator and key; `repeat` by operator."""
+    """`m n k batch` by operator and key; `repeat` and `flop_factor` by operator."""
 
     rows: tuple[Operator, ...]
     m: Array
@@ -45,6 +60,7 @@ class OperatorColumns:
     k: Array
     batch: Array
     repeat: Array
+    flop_factor: Array
 
 
 def column(size: Size, tokens: Array, seq: float) -> Array:
@@ -63,14 +79,13 @@ def expand(rows: Sequence[Operator], tokens: Array, seq: float) -> OperatorColum
         k=np.array([column(row.k, tokens, seq) for row in rows]),
         batch=np.array([column(row.batch, tokens, seq) for row in rows]),
         repeat=np.array([row.repeat for row in rows], dtype=float),
+        flop_factor=np.array([flop_factor(row, seq) for row in rows]),
     )
 
 
 def forward_flop(columns: OperatorColumns) -> Array:
-    """Model FLOP of one occurrence, forward; attention causal, vector operations nothing."""
-    factor = np.array([0.0 if row.kind == "vector" else 2.0 for row in columns.rows])
-    routed = np.array([row.routed_fraction for row in columns.rows])
-    flop: Array = (factor * routed)[:, None] * columns.batch * columns.m * columns.n * columns.k
+    """Model FLOP of one occurrence, forward, as `twofold.model` counts them."""
+    flop: Array = columns.flop_factor[:, None] * columns.batch * columns.m * columns.n * columns.k
     return flop
 
 
@@ -115,9 +130,11 @@ def tensor_sizes(rows: Sequence[Operator]) -> list[tuple[int, int, bool]]:
             continue
         if row.kind == "gemm":
             weight = int(row.n.coefficient * row.k.coefficient)
-            sizes.append((weight, row.repeat, row.segment == "block"))
-            if row.tensors > 1:
-                sizes.append((row.parameters - weight, row.repeat, False))
+            copies = row.repeat * weight_copies(row)
+            sizes.append((weight, copies, row.segment == "block"))
+            if row.tensors > weight_copies(row):
+                biases = row.parameters // weight_copies(row) - weight
+                sizes.append((biases, copies, False))
         else:
             sizes.append((row.parameters // row.tensors, row.repeat * row.tensors, False))
     return sizes
@@ -129,5 +146,5 @@ def hidden_matrices(rows: Sequence[Operator]) -> dict[tuple[int, int], int]:
     for row in rows:
         if row.kind == "gemm" and row.segment == "block" and row.trainable:
             shape = int(row.n.coefficient), int(row.k.coefficient)
-            shapes[shape] = shapes.get(shape, 0) + row.repeat
+            shapes[shape] = shapes.get(shape, 0) + row.repeat * weight_copies(row)
     return shapes

@@ -16,6 +16,8 @@ from twofold.plan import Attention, OptimizerKernel, Plan, Precision, Recompute
 from twofold.workload import Train
 
 _CPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+_GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+_RECOMPUTES: tuple[Recompute, ...] = ("none", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +77,9 @@ def make_levers(workload: Train, pool: Pool) -> Levers:
     return Levers(
         pool=pool.name,
         micro_batch=divisors(workload.recipe.global_batch),
-        precision=_CPU_PRECISIONS if cpu else get_args(Precision),
+        precision=_CPU_PRECISIONS if cpu else _GPU_PRECISIONS,
         attention=get_args(Attention),
-        recompute=get_args(Recompute),
+        recompute=_RECOMPUTES,
         compile=(False, True),
         threads=measured_threads(curves),
         optimizer_kernel=get_args(OptimizerKernel),
@@ -155,17 +157,16 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def _check_values(plan: Plan) -> None:
-    kinds = {
-        "precision": Precision,
-        "attention": Attention,
-        "recompute": Recompute,
-        "optimizer_kernel": OptimizerKernel,
+    allowed: dict[str, tuple[str, ...]] = {
+        "precision": _GPU_PRECISIONS,
+        "attention": get_args(Attention),
+        "recompute": _RECOMPUTES,
+        "optimizer_kernel": get_args(OptimizerKernel),
     }
-    for name, kind in kinds.items():
+    for name, values in allowed.items():
         value = getattr(plan, name)
-        if value not in get_args(kind):
-            known = ", ".join(get_args(kind))
-            _refuse(name, f"there is no {name} '{value}'", f"use one of {known}")
+        if value not in values:
+            _refuse(name, f"there is no {name} '{value}'", "use one of " + ", ".join(values))
 
 
 def _has_compiler(curves: Curves) -> bool:

@@ -10,6 +10,8 @@ from twofold.errors import InputError
 Optimizer = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "trapezoid"]
 Initialisation = Literal["gpt2", "zero-residual"]
+UNSPECIFIED = "unspecified"
+"""The text of a workload that is planned and not run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +58,22 @@ class Recipe:
                 _refuse(field, f"it is {getattr(self, field)}", "use a fraction from 0 to 1")
 
 
+DEFAULT_RECIPE = Recipe(learning_rate=2e-3, global_batch=8)
+"""Of who states none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
     """Training on text for a fixed number of tokens.
 
-    `text` is `stdlib` (Python's own library, which every machine has), or a file or folder.
+    `text` is `stdlib` (Python's own library, which every machine has), or a file or folder;
+    `unspecified` where only planning is asked for.
     `text_hash` is filled in when the text is prepared; a plan that carries it runs only on
-    that very text. `seq_len` is in tokens.
+    that very text. `seq_len` is in tokens; a network whose tokens are whole samples (pictures)
+    has sequences of 1.
     """
 
-    text: str
+    text: str = UNSPECIFIED
     tokens: int
     seq_len: int
     recipe: Recipe
@@ -73,9 +81,9 @@ class Train:
     text_hash: str | None = None
 
     def __post_init__(self) -> None:
-        if self.seq_len < 2:
+        if self.seq_len < 1:
             raise InputError(
-                f"seq_len is {self.seq_len}", at="workload, seq_len", help="use at least 2 tokens"
+                f"seq_len is {self.seq_len}", at="workload, seq_len", help="use at least 1 token"
             )
         if self.tokens < self.tokens_per_step:
             raise InputError(

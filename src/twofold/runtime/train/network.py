@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from twofold.errors import InputError
-from twofold.model import Model
+from twofold.model import Model, embedded_lack
 from twofold.plan import Attention, Recompute
 from twofold.workload.train import Initialisation
 
@@ -22,6 +22,13 @@ from twofold.workload.train import Initialisation
 def build_network(model: Model, *, attention: Attention, recompute: Recompute) -> nn.Module:
     """Tokens [B, S] -> logits [B, S, V]. A user's `module:function` is called as it is."""
     if model.entry is None:
+        lack = embedded_lack(model)
+        if lack is not None:
+            raise InputError(
+                f"the embedded runtime cannot build this model: {lack}",
+                at=f"model '{model.name}'",
+                help="plan it for another engine, or name your own network as `entry`",
+            )
         return Decoder(model, attention=attention, recompute=recompute)
     module_name, _, function_name = model.entry.partition(":")
     try:
@@ -99,14 +106,14 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.model = model
         self.kernel = attention
-        self.kv_size = model.kv_heads * model.head_dim
+        self.kv_size = model.kv_heads * model.head_size
         self.query_key_value = nn.Linear(
             model.hidden, model.hidden + 2 * self.kv_size, bias=model.bias
         )
         self.output = nn.Linear(model.hidden, model.hidden, bias=model.bias)
         self.value_embedding = nn.Embedding(model.vocab, self.kv_size) if value_embedding else None
         if model.position == "rotary":
-            cosine, sine = rotary_tables(model.max_seq_len, model.head_dim)
+            cosine, sine = rotary_tables(model.max_seq_len, model.head_size)
             self.register_buffer("cosine", cosine, persistent=False)
             self.register_buffer("sine", sine, persistent=False)
         if attention == "explicit":
@@ -121,12 +128,12 @@ class SelfAttention(nn.Module):
         )
         if self.value_embedding is not None:
             value = value + self.value_embedding(tokens)
-        query = query.view(batch, seq, model.heads, model.head_dim)
-        key = key.view(batch, seq, model.kv_heads, model.head_dim)
-        value = value.view(batch, seq, model.kv_heads, model.head_dim)
+        query = query.view(batch, seq, model.heads, model.head_size)
+        key = key.view(batch, seq, model.kv_heads, model.head_size)
+        value = value.view(batch, seq, model.kv_heads, model.head_size)
         if model.qk_norm:
-            query = F.rms_norm(query, (model.head_dim,))
-            key = F.rms_norm(key, (model.head_dim,))
+            query = F.rms_norm(query, (model.head_size,))
+            key = F.rms_norm(key, (model.head_size,))
         if model.position == "rotary":
             query = rotate(query, self.cosine[:seq], self.sine[:seq])
             key = rotate(key, self.cosine[:seq], self.sine[:seq])
@@ -144,7 +151,7 @@ class SelfAttention(nn.Module):
             groups = self.model.heads // self.model.kv_heads
             key = key.repeat_interleave(groups, dim=1)
             value = value.repeat_interleave(groups, dim=1)
-        scores = (query * self.model.head_dim**-0.5) @ key.transpose(-1, -2)
+        scores = (query * self.model.head_size**-0.5) @ key.transpose(-1, -2)
         return torch.softmax(scores + self.mask[:seq, :seq], dim=-1).to(value.dtype) @ value
 
 
