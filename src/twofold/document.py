@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -72,6 +72,29 @@ def make_document(
 def content_hash(value: Any) -> str:
     """SHA-256 of a dataclass or JSON value in canonical form. Finds corruption, not forgery."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def part_hash(part: Model | Train | Fleet | Plan) -> str:
+    """The hash that names a part of a plan document.
+
+    Fields that stand at their default are left out, so that a version with more fields gives
+    an old part its old hash.
+    """
+    return content_hash(_without_defaults(part))
+
+
+def _without_defaults(value: Any) -> Any:
+    if is_dataclass(value):
+        return {
+            field.name: _without_defaults(item)
+            for field in fields(value)
+            if (item := getattr(value, field.name)) != field.default
+        }
+    if isinstance(value, list | tuple):
+        return [_without_defaults(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_defaults(item) for key, item in value.items()}
+    return value
 
 
 def as_json(value: Any) -> Any:
@@ -230,8 +253,8 @@ def write_text(path: Path, text: str) -> None:
 
 def _hashes(model: Model, workload: Train, fleet: Fleet, plan: Plan) -> dict[str, str]:
     return {
-        "model": content_hash(model),
-        "workload": content_hash(workload),
-        "fleet": content_hash(fleet),
-        "plan": content_hash(plan),
+        "model": part_hash(model),
+        "workload": part_hash(workload),
+        "fleet": part_hash(fleet),
+        "plan": part_hash(plan),
     }

@@ -12,7 +12,7 @@ import math
 import random
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -186,7 +186,7 @@ def _arm(name: str, truth: Truth) -> Arm:
         name="modern" if truth.recipe != "naive" else "gpt2",
         layers=4, hidden=128, heads=4, kv_heads=4, ffn=512, vocab=256, max_seq_len=SEQ_LEN,
     )  # fmt: skip
-    plan = asdict(Plan(micro_batch=truth.global_batch, threads=2)) | truth.levers
+    plan = as_json(Plan(micro_batch=truth.global_batch, threads=2)) | truth.levers
     step_time_s = truth.tokens_per_step / truth.tokens_per_s * truth.predicted_speed_error
     memory_bytes = 2.1e8 if truth.levers else 2.6e8
     tokens_to_target = truth.lengths_tokens[FIXED_LENGTH] * 0.97

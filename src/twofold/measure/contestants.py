@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twofold import __version__
-from twofold.document import PlanDocument, as_json, content_hash, from_mapping, make_document
+from twofold.document import PlanDocument, as_json, from_mapping, make_document, part_hash
 from twofold.engines import Command
 from twofold.errors import InputError
 from twofold.evidence.records import Arm, Prediction
@@ -127,8 +127,8 @@ def embedded_contestant(
             inference_flop_per_token=(
                 inference_flop_per_token(model, workload.seq_len) if known else None
             ),
-            model_hash=content_hash(model),
-            workload_hash=content_hash(workload),
+            model_hash=part_hash(model),
+            workload_hash=part_hash(workload),
             plan=as_json(document),
             command=None,
             prediction=_prediction(experiment, tuned, document),
