@@ -41,7 +41,7 @@ def network_of(fields: dict[str, Any], **options: Any) -> torch.nn.Module:
         attention=options.get("attention", "sdpa"),
         recompute=options.get("recompute", "none"),
     )
-    initialise(network, "gpt2", torch.Generator().manual_seed(3))
+    initialise(network, "gpt2", 3)
     return network
 
 
@@ -137,7 +137,7 @@ def test_a_users_entry_that_is_no_network_is_refused(entry: str) -> None:
 def test_grouped_heads_have_smaller_projections() -> None:
     network = network_of(GROUPED)
     assert isinstance(network, Decoder)
-    assert network.blocks[0].attention.query_key_value.weight.shape == (32 + 2 * 16, 32)
+    assert network.blocks["0"].attention.query_key_value.weight.shape == (32 + 2 * 16, 32)
 
 
 def test_what_it_cannot_build_is_refused_by_name() -> None:

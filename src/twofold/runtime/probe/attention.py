@@ -15,7 +15,7 @@ from twofold.runtime.probe.timing import (
     time_call,
     timing_fields,
 )
-from twofold.runtime.train.network import SelfAttention
+from twofold.runtime.train.network.attention import SelfAttention
 
 AttentionShape = tuple[int, int, int, int]
 """(batch, heads, seq, head_dim)."""

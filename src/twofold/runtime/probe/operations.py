@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold.runtime.probe.timing import Bench, Row, conditions, time_call, timing_fields
-from twofold.runtime.train.network import rotary_tables, rotate
+from twofold.runtime.train.network.attention import rotary_tables, rotate
 
 _WIDTH = 256
 _HEAD_DIM = 64

@@ -178,7 +178,7 @@ class Stepper:
         torch.set_num_threads(plan.threads)
         torch.backends.cuda.matmul.allow_tf32 = plan.precision == "tf32"
         network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
-        initialise(network, recipe.initialisation, torch.Generator().manual_seed(document.seed))
+        initialise(network, recipe.initialisation, document.seed)
         self.document = document
         self.device = device
         self.network = network.to(device).train()
