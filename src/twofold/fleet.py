@@ -192,7 +192,8 @@ class Pool:
     """Equal nodes in one place, at one price.
 
     `grid_kgco2e_per_kwh` is the place's electricity, `pue` its facility power over IT power,
-    `water_l_per_kwh` on site. `preemptions_per_hour` are a spot machine's.
+    `water_l_per_kwh` on site. `preemptions_per_hour` are a spot machine's. `cpu_cores` is the CPU
+    quota of each machine's process, in cores (None: all it has).
     """
 
     name: str
@@ -204,6 +205,7 @@ class Pool:
     pue: Figure | None = None
     water_l_per_kwh: Figure | None = None
     preemptions_per_hour: Figure | None = None
+    cpu_cores: Figure | None = None
 
     @property
     def num_devices(self) -> int:
@@ -211,15 +213,29 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolLink:
+    """What joins two pools: its whole rate one way, for all their devices together."""
+
+    between: tuple[str, str]
+    latency_s: Figure
+    bandwidth_bytes_per_s: Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """Everything a plan may use."""
+    """Everything a plan may use. Pools that no `links` join talk over their own networks."""
 
     name: str
     pools: tuple[Pool, ...]
+    links: tuple[PoolLink, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.pools:
             raise InputError("a fleet without a pool", at=f"fleet '{self.name}'", help="add one")
+
+    def link_between(self, a: str, b: str) -> PoolLink | None:
+        """The link that was stated for two pools, or None."""
+        return next((link for link in self.links if {a, b} == set(link.between)), None)
 
     def pool(self, name: str) -> Pool:
         """The pool of that name, or InputError."""

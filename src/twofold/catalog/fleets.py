@@ -19,6 +19,15 @@ A spec is `NAME:COUNT`, the path of a calibration (`.json`), or of a fleet file 
     accelerator_figures.memory.usable_bytes = 84e9
     machine_figures.scale_out.bandwidth_bytes_per_s = 25e9
 
+    [[pool]]
+    machine = "local"                 # a process on this machine as it was calibrated (`local`),
+    cpu_cores = 0.75                  # under a quota of so many cores
+
+    [[link]]                          # between two pools, where it is not their own networks
+    between = ["old hall", "local"]   # (`pool_links`)
+    bandwidth_bytes_per_s = 1.25e8
+    latency_s = 0.03
+
 A bare number is the writer's own figure. Where it comes from elsewhere, write it as in the
 catalog: { value = 0.2, basis = "published", source = "our utility, 2026", date = "2026-01" }.
 """
@@ -41,10 +50,11 @@ from twofold.catalog.form import (
 from twofold.catalog.layers import read_toml
 from twofold.catalog.places import grid, resolve_region
 from twofold.catalog.pool import PoolSpec, make_pool, parse_pool, rounding_remark
+from twofold.catalog.pool_links import check_links, read_links
 from twofold.catalog.prices import Term
 from twofold.errors import InputError
 from twofold.figure import Figure
-from twofold.fleet import Fleet, Pool
+from twofold.fleet import Fleet, Pool, PoolLink
 
 _POOL_FIGURES = {
     "usd_per_machine_hour": "USD/h",
@@ -53,12 +63,13 @@ _POOL_FIGURES = {
     "pue": "1",
     "water_l_per_kwh": "L/kWh",
     "preemptions_per_hour": "1/h",
+    "cpu_cores": "1",
 }
 _POOL_KEYS = (
     "machine", "accelerator", "count", "name", "region", "term",
     "accelerator_figures", "machine_figures", *_POOL_FIGURES,
 )  # fmt: skip
-_FLEET_KEYS = ("schema", "name", "region", "pool")
+_FLEET_KEYS = ("schema", "name", "region", "pool", "link")
 
 
 def read_fleet(
@@ -69,9 +80,9 @@ def read_fleet(
     `region` and `term` hold for every pool that does not say otherwise. InputError: a spec that
     is neither NAME:COUNT nor a readable file, and all that the pools may raise.
     """
+    pools = _numbered([pool for spec in specs for pool in _pools(spec, region, term)])
     return Fleet(
-        name=" + ".join(_title(spec) for spec in specs),
-        pools=_numbered([pool for spec in specs for pool in _pools(spec, region, term)]),
+        name=" + ".join(_title(spec) for spec in specs), pools=pools, links=_links(specs, pools)
     )
 
 
@@ -171,6 +182,17 @@ def _read_spec(row: dict[str, Any], at: str, region: str | None, term: Term) -> 
         ),
         **figures,
     )
+
+
+def _links(specs: Sequence[str | Path], pools: Sequence[Pool]) -> tuple[PoolLink, ...]:
+    """Those of all fleet files, each between two of the pools."""
+    links: list[PoolLink] = []
+    for spec in specs:
+        if _is_file(spec, ".toml"):
+            path = str(spec)
+            links += read_links(read_rows(read_toml(Path(spec)), "link", path), path)
+            check_links(links, [pool.name for pool in pools], path)
+    return tuple(links)
 
 
 def _check_text(row: Mapping[str, Any], key: str, at: str) -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from twofold.catalog.form import Candidate, Entry, merge
 from twofold.catalog.hardware import build_node, take_part
+from twofold.catalog.local import LOCAL, local_pool
 from twofold.catalog.lookup import accelerator_entry, machine_entry, node_entry
 from twofold.catalog.places import facility, grid, resolve_region
 from twofold.catalog.prices import Term, is_stale, machine_price
@@ -49,6 +50,7 @@ class PoolSpec:
     pue: Figure | None = None
     water_l_per_kwh: Figure | None = None
     preemptions_per_hour: Figure | None = None
+    cpu_cores: Figure | None = None
     accelerator_figures: Figures = field(default_factory=dict)
     machine_figures: Figures = field(default_factory=dict)
 
@@ -75,6 +77,14 @@ def resolve_pool(text: str, *, region: str | None = None, term: Term = "on-deman
 
 def make_pool(spec: PoolSpec) -> Pool:
     """The pool of a spec. InputError as `resolve_pool`."""
+    if spec.name == LOCAL:
+        return local_pool(spec)
+    if spec.cpu_cores is not None:
+        raise InputError(
+            f"a quota of cores for '{spec.name}'",
+            at=f"pool '{spec.label or spec.name}', cpu_cores",
+            help=f'cpu_cores goes with machine = "{LOCAL}"',
+        )
     machine = machine_entry(spec.name)
     device = accelerator_entry(machine.settings["accelerator"])
     node = build_node(_with(machine, spec.machine_figures), _with(device, spec.accelerator_figures))
@@ -102,6 +112,8 @@ def make_pool(spec: PoolSpec) -> Pool:
 
 def counts_devices(spec: PoolSpec) -> bool:
     """Whether devices are counted (an accelerator is named, or it is said) or machines."""
+    if spec.name == LOCAL:
+        return False
     return spec.counts == "devices" or (spec.counts == "named" and node_entry(spec.name) is None)
 
 

@@ -1,0 +1,1 @@
+"""Plans over unlike pools: uneven shares, uneven stages, subsets, local updates."""
