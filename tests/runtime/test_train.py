@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -30,26 +29,6 @@ MODEL = Model(
 MUON = Recipe(optimizer="muon", learning_rate=0.02, adam_learning_rate=0.01, global_batch=4)
 ADAMW = Recipe(learning_rate=2e-3, global_batch=4)
 PLAN = Plan(micro_batch=4, threads=1, orthogonal_precision="fp32")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("text")
-    for index in range(300):
-        lines = [f"def f{index}_{i}(x): return x * {i} + {index}" for i in range(60)]
-        (folder / f"{index}.py").write_text("\n".join(lines))
-    return str(folder)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    before = os.environ.get("TWOFOLD_HOME")
-    os.environ["TWOFOLD_HOME"] = str(tmp_path_factory.mktemp("home"))
-    yield
-    if before is None:
-        del os.environ["TWOFOLD_HOME"]
-    else:
-        os.environ["TWOFOLD_HOME"] = before
 
 
 def written(

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from twofold.errors import EnvironmentLack, InputError, TwofoldError
@@ -55,7 +56,9 @@ def _run(arguments: argparse.Namespace) -> None:
     from twofold.document import read_plan
     from twofold.runtime.allocator import keep_freed_memory
     from twofold.runtime.train.lock import alone_in
-    from twofold.runtime.train.loop import InterruptedRunError, RunOptions, request_stop, train
+    from twofold.runtime.train.loop import InterruptedRunError, RunOptions, train
+    from twofold.runtime.train.stop import request_stop
+    from twofold.runtime.train.world import is_first_rank
     from twofold.workload import prepare_corpus
 
     keep_freed_memory()
@@ -80,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 help="bring back the text, or plan again on the one that is here",
             )
         try:
-            with alone_in(path.parent):
+            with alone_in(path.parent) if is_first_rank() else nullcontext():
                 train(document, corpus, path.parent, options, began)
         except InterruptedRunError as stopped:
             print(json.dumps({"interrupted": str(stopped)}), file=sys.stderr)

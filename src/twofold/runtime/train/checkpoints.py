@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from twofold.errors import EnvironmentLack
+from twofold.runtime.train.world import World
 
 _KEPT = 2
 
@@ -25,24 +26,33 @@ class Checkpoints:
     """The checkpoints of one run: network, optimizers, steps done and the clock."""
 
     def __init__(
-        self, folder: Path, network: nn.Module, optimizers: list[torch.optim.Optimizer]
+        self,
+        folder: Path,
+        network: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        world: World,
     ) -> None:
         self.folder = folder
         self.network = network
         self.optimizers = optimizers
+        self.world = world
 
     def save(self, step: int, clock_s: float) -> None:
         """Write the state after `step` steps; the two newest checkpoints are kept."""
         scratch = self.folder / f".step-{step:08d}"
         try:
-            shutil.rmtree(scratch, ignore_errors=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.world.rank == 0:
+                shutil.rmtree(scratch, ignore_errors=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self.world.barrier()
             with _quiet():
                 save(self._state(step, clock_s), checkpoint_id=scratch)
-            final = self.folder / f"step-{step:08d}"
-            shutil.rmtree(final, ignore_errors=True)
-            scratch.rename(final)
-            _sync(self.folder)
+            self.world.barrier()
+            if self.world.rank == 0:
+                final = self.folder / f"step-{step:08d}"
+                shutil.rmtree(final, ignore_errors=True)
+                scratch.rename(final)
+                _sync(self.folder)
         except (OSError, CheckpointException) as error:
             shutil.rmtree(scratch, ignore_errors=True)
             raise EnvironmentLack(
@@ -50,7 +60,7 @@ class Checkpoints:
                 at=str(self.folder),
                 help="free some space; the run resumes from the last checkpoint that is whole",
             ) from error
-        for old in self._whole()[:-_KEPT]:
+        for old in self._whole()[:-_KEPT] if self.world.rank == 0 else ():
             shutil.rmtree(old, ignore_errors=True)
 
     def load_newest(self) -> tuple[int, float]:

@@ -6,27 +6,22 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from twofold.document import PlanDocument
-from twofold.errors import EnvironmentLack, InputError
+from twofold.errors import InputError
 from twofold.runtime.train.checkpoints import Checkpoints
 from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
 from twofold.runtime.train.metrics import MetricsFile, Row
-from twofold.runtime.train.network import build_network, initialise
-from twofold.runtime.train.optimizers import learning_rate_fraction, make_optimizers
+from twofold.runtime.train.optimizers import learning_rate_fraction
+from twofold.runtime.train.stepper import Stepper, Wish, pick_device
+from twofold.runtime.train.stop import stop_requested
+from twofold.runtime.train.world import joined
 from twofold.workload import Corpus
 from twofold.workload.text import Part
-
-_EVALUATION_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +64,16 @@ def train(
     optimizer step; building, warming up, evaluating and checkpointing are told apart from it.
     """
     _check_vocabulary(corpus, document)
-    stepper = Stepper(document, pick_device(document))
+    with joined(document.plan, pick_device(document)) as world:
+        _train(Stepper(document, world), corpus, folder, options, started_at)
+
+
+def _train(
+    stepper: Stepper, corpus: Corpus, folder: Path, options: RunOptions, started_at: float
+) -> None:
+    document, world = stepper.document, stepper.world
     stepper.warm_up()
-    checkpoints = Checkpoints(folder / "checkpoints", stepper.network, stepper.optimizers)
+    checkpoints = Checkpoints(folder / "checkpoints", stepper.network, stepper.optimizers, world)
     first_step, clock_s = checkpoints.load_newest()
     num_steps = min(document.workload.num_steps, options.max_steps or document.workload.num_steps)
     start = {
@@ -82,8 +84,10 @@ def train(
         "startup_s": time.time() - started_at,
         "num_parameters": sum(p.numel() for p in stepper.network.parameters()),
         "device": str(stepper.device),
+        "ranks": world.size,
     }
-    with MetricsFile(folder / "metrics.jsonl", keep_steps=first_step) as metrics:
+    path = folder / "metrics.jsonl" if world.rank == 0 else None
+    with MetricsFile(path, keep_steps=first_step) as metrics:
         metrics.write(start)
         end = _train_steps(
             stepper, corpus, checkpoints, metrics, range(first_step, num_steps), clock_s, options
@@ -112,38 +116,43 @@ def _train_steps(
     cpu_start_s = time.process_time()
     clock = Clock(clock_s)
     saved_at_s = clock.elapsed_s()
+
+    def wish() -> Wish:
+        every_s = options.checkpoint_every_s
+        due = every_s is not None and clock.elapsed_s() - saved_at_s >= every_s
+        return Wish(stop=stop_requested(), save=due and stepper.world.rank == 0)
+
     for step in steps:
         began_s = clock.elapsed_s()
         fraction = learning_rate_fraction(recipe, step, workload.num_steps)
         stepper.set_rates(fraction)
-        loss, norm = stepper.step(batches.batch(step * recipe.global_batch, recipe.global_batch))
-        loss_value = float(loss)
+        rows = batches.batch(*stepper.my_samples(step))
+        result = stepper.step(rows, wish=wish)
         done = step + 1
         now_s = clock.elapsed_s()
         times_s.append(now_s - began_s)
         metrics.write(
             {
                 "event": "step",
-                "step": step + 1,
-                "tokens": (step + 1) * workload.tokens_per_step,
+                "step": done,
+                "tokens": done * workload.tokens_per_step,
                 "time_s": now_s,
                 "step_time_s": times_s[-1],
-                "loss": loss_value,
-                "gradient_norm": float(norm),
+                "loss": result.loss,
+                "gradient_norm": result.gradient_norm,
                 "learning_rate_fraction": fraction,
             }
         )
-        if not math.isfinite(loss_value):
-            metrics.write({"event": "diverged", "step": step + 1})
+        if not math.isfinite(result.loss):
+            metrics.write({"event": "diverged", "step": done})
             break
-        every_s = options.checkpoint_every_s
-        if stop_requested() or (every_s is not None and now_s - saved_at_s >= every_s):
+        if result.save or result.stop:
             with clock.paused():
-                checkpoints.save(step + 1, clock.elapsed_s())
-            metrics.write({"event": "checkpoint", "step": step + 1})
+                checkpoints.save(done, clock.elapsed_s())
+            metrics.write({"event": "checkpoint", "step": done})
             saved_at_s = clock.elapsed_s()
-            if stop_requested():
-                raise InterruptedRunError(f"step {step + 1} of {steps.stop}")
+            if result.stop:
+                raise InterruptedRunError(f"step {done} of {steps.stop}")
     train_s = clock.elapsed_s()
     metrics.write({"event": "trained", "step": done, "train_s": train_s})
     if options.checkpoint_every_s is not None and done == steps.stop:
@@ -168,113 +177,6 @@ def _evaluation(stepper: Stepper, corpus: Corpus, part: Part, num_tokens: int) -
         "loss": loss if math.isfinite(loss) else None,
         "tokens": windows.shape[0] * seq_len,
     }
-
-
-class Stepper:
-    """One optimizer step over a global batch, in micro-batches, at the plan's precision."""
-
-    def __init__(self, document: PlanDocument, device: torch.device) -> None:
-        plan, recipe = document.plan, document.workload.recipe
-        torch.set_num_threads(plan.threads)
-        torch.backends.cuda.matmul.allow_tf32 = plan.precision == "tf32"
-        network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
-        initialise(network, recipe.initialisation, document.seed)
-        self.document = document
-        self.device = device
-        self.network = network.to(device).train()
-        self.optimizers = make_optimizers(self.network, recipe, plan)
-        self._peak_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.forward = torch.compile(self._loss) if plan.compile else self._loss
-
-    def set_rates(self, fraction: float) -> None:
-        """Learning rates at a fraction of their peaks."""
-        for optimizer, peaks in zip(self.optimizers, self._peak_rates, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * fraction
-
-    def step(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Samples [global_batch, seq_len + 1] -> mean loss and gradient norm, both 0-d."""
-        total = torch.zeros((), device=self.device)
-        for micro in batch.split(self.document.plan.micro_batch):
-            share = micro.shape[0] / batch.shape[0]
-            loss = self._forward_loss(micro.to(self.device, non_blocking=True)) * share
-            loss.backward()
-            total += loss.detach()
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.document.workload.recipe.gradient_clip
-        )
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        return total, norm
-
-    def warm_up(self) -> None:
-        """Compile and touch every kernel on made-up tokens, leaving no trace in the weights."""
-        plan, workload = self.document.plan, self.document.workload
-        tokens = torch.zeros(
-            (plan.micro_batch, workload.seq_len + 1), dtype=torch.int64, device=self.device
-        )
-        state = torch.get_rng_state()
-        self._forward_loss(tokens).backward()
-        for parameter in self.network.parameters():
-            parameter.grad = None
-        torch.set_rng_state(state)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    @torch.no_grad()
-    def evaluate(self, windows: Tensor) -> float:
-        """Mean loss in nats per token over windows [n, seq_len + 1]."""
-        self.network.eval()
-        total, count = 0.0, 0
-        for rows in windows.split(_EVALUATION_BATCH):
-            with self._autocast():
-                loss = self._loss(rows.to(self.device))
-            total += float(loss) * rows.shape[0]
-            count += rows.shape[0]
-        self.network.train()
-        return total / count
-
-    def _forward_loss(self, rows: Tensor) -> Tensor:
-        with self._autocast():
-            loss: Tensor = self.forward(rows)
-        return loss
-
-    def _loss(self, rows: Tensor) -> Tensor:
-        logits = self.network(rows[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.document.plan.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
-
-
-_stop = False
-
-
-def request_stop(*_: object) -> None:
-    """Signal handler: finish the step, save, and leave."""
-    global _stop
-    _stop = True
-
-
-def stop_requested() -> bool:
-    return _stop
-
-
-def pick_device(document: PlanDocument) -> torch.device:
-    """The device of the plan's pool; an accelerator that is not here is refused."""
-    kind = document.fleet.pool(document.plan.pool).node.accelerator.kind
-    if kind == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise EnvironmentLack(
-            f"the plan is for a {kind}, and PyTorch sees none here",
-            at="plan, pool",
-            help="run it where the device is, or plan again for this machine",
-        )
-    return torch.device("cuda")
 
 
 def _check_vocabulary(corpus: Corpus, document: PlanDocument) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from twofold.document import write_text
 from twofold.errors import EnvironmentLack
@@ -14,10 +14,14 @@ Row = dict[str, Any]
 
 
 class MetricsFile:
-    """Appends rows; on resume, rows of steps that will be done again are dropped first."""
+    """Appends rows; on resume, rows of steps that will be done again are dropped first.
 
-    def __init__(self, path: Path, *, keep_steps: int) -> None:
+    Without a path nothing is written: ranks other than the first have nothing to say.
+    """
+
+    def __init__(self, path: Path | None, *, keep_steps: int) -> None:
         self.path = path
+        self._stream: TextIO | None = None
         self._guarded(lambda: self._trim(keep_steps))
 
     def __enter__(self) -> MetricsFile:
@@ -30,20 +34,25 @@ class MetricsFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def write(self, row: Row) -> None:
         def append() -> None:
+            if self._stream is None:
+                return
             self._stream.write(json.dumps(row, allow_nan=True) + "\n")
             self._stream.flush()
 
         self._guarded(append)
 
     def _open(self) -> None:
-        self._stream = self.path.open("a", encoding="utf-8")
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("a", encoding="utf-8")
 
     def _trim(self, keep_steps: int) -> None:
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
