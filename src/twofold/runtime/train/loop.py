@@ -85,6 +85,7 @@ def _train(
         "num_parameters": sum(p.numel() for p in stepper.network.parameters()),
         "device": str(stepper.device),
         "ranks": world.size,
+        "ended_at": time.time(),
     }
     path = folder / "metrics.jsonl" if world.rank == 0 else None
     with MetricsFile(path, keep_steps=first_step) as metrics:
@@ -127,6 +128,7 @@ def _train_steps(
         fraction = learning_rate_fraction(recipe, step, workload.num_steps)
         stepper.set_rates(fraction)
         rows = batches.batch(*stepper.my_samples(step))
+        data_s = clock.elapsed_s() - began_s
         result = stepper.step(rows, wish=wish)
         done = step + 1
         now_s = clock.elapsed_s()
@@ -138,6 +140,8 @@ def _train_steps(
                 "tokens": done * workload.tokens_per_step,
                 "time_s": now_s,
                 "step_time_s": times_s[-1],
+                "data_s": data_s,
+                "ended_at": time.time(),
                 "loss": result.loss,
                 "gradient_norm": result.gradient_norm,
                 "learning_rate_fraction": fraction,
@@ -147,9 +151,14 @@ def _train_steps(
             metrics.write({"event": "diverged", "step": done})
             break
         if result.save or result.stop:
+            stalled_at = time.time()
             with clock.paused():
                 checkpoints.save(done, clock.elapsed_s())
-            metrics.write({"event": "checkpoint", "step": done})
+            ended_at = time.time()
+            stall_s = ended_at - stalled_at
+            metrics.write(
+                {"event": "checkpoint", "step": done, "stall_s": stall_s, "ended_at": ended_at}
+            )
             saved_at_s = clock.elapsed_s()
             if result.stop:
                 raise InterruptedRunError(f"step {done} of {steps.stop}")

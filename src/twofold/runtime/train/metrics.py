@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 class MetricsFile:
-    """Appends rows; on resume, rows of steps that will be done again are dropped first.
+    """Appends rows; on resume, rows of steps that will be done again move to `lost.jsonl` first.
 
     Without a path nothing is written: ranks other than the first have nothing to say.
     """
@@ -54,7 +54,7 @@ class MetricsFile:
     def _trim(self, keep_steps: int) -> None:
         if self.path is None or not self.path.exists():
             return
-        kept = []
+        kept, lost = [], []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
@@ -62,6 +62,11 @@ class MetricsFile:
                 continue
             if keep_steps and row.get("step", keep_steps + 1) <= keep_steps:
                 kept.append(line)
+            else:
+                lost.append(line)
+        if lost:
+            with self.path.with_name("lost.jsonl").open("a", encoding="utf-8") as stream:
+                stream.writelines(line + "\n" for line in lost)
         write_text(self.path, "".join(line + "\n" for line in kept))
 
     def _guarded(self, action: Any) -> None:

@@ -1,0 +1,167 @@
+"""Where the time of a run went: the goodput ledger, from the files that the run left.
+
+The categories are those of Google's ml-goodput-measurement (program start-up, data loading,
+checkpoint saving, wasted progress and recovery after disruptions), offline and for any engine
+that writes these rows. Goodput is training that lasted over all of the wall time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from twofold.engines.embedded import read_rows
+from twofold.errors import JobFailed
+from twofold.launch.events import read_events
+from twofold.perf.goodput import goodput_fraction
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goodput:
+    """Seconds of wall time by what they went to; they add up to `wall_s`.
+
+    `compute_s` trained steps that lasted, without their `data_stall_s`. `init_s` is the first
+    start, `restart_s` the time from each death until its successor trained, without `lost_s`:
+    steps that were done again, and steps begun and never ended. `other_s` is evaluation, the end
+    and the time between rows.
+    """
+
+    wall_s: float
+    init_s: float
+    compute_s: float
+    data_stall_s: float
+    checkpoint_s: float
+    restart_s: float
+    lost_s: float
+    other_s: float
+    failures: int
+    checkpoints: int
+    steps: int
+
+    @property
+    def fraction(self) -> float:
+        return self.compute_s / self.wall_s
+
+    @property
+    def parts_s(self) -> dict[str, float]:
+        return {
+            "compute": self.compute_s,
+            "start": self.init_s,
+            "data stall": self.data_stall_s,
+            "checkpoints": self.checkpoint_s,
+            "restart": self.restart_s,
+            "lost work": self.lost_s,
+            "other": self.other_s,
+        }
+
+    def predicted_fraction(self) -> float:
+        """What `perf` says of such a run: its start, and failures as often as they came.
+
+        The interval between checkpoints, the stall of one and the time to restart are those of
+        the run; that failures strike at random moments, and what they cost, is the prediction.
+        """
+        useful_s = self.compute_s + self.data_stall_s
+        trained_s = self.wall_s - self.init_s - self.other_s
+        stall_s = self.checkpoint_s / max(self.checkpoints, 1)
+        interval_s = useful_s / max(self.checkpoints, 1)
+        fraction = goodput_fraction(
+            interval_s,
+            stall_s,
+            self.failures / trained_s,
+            self.restart_s / max(self.failures, 1),
+        )
+        data_fraction = self.data_stall_s / useful_s
+        return float(fraction) * (1 - data_fraction) * trained_s / self.wall_s
+
+
+def read_goodput(folder: Path) -> Goodput:
+    """The ledger of a run folder; JobFailed where the run has not ended."""
+    rows = read_rows(folder / "metrics.jsonl")
+    lost_path = folder / "lost.jsonl"
+    lost = read_rows(lost_path) if lost_path.exists() else []
+    events = read_events(folder / "events.jsonl")
+    steps = [row for row in rows if row["event"] == "step"]
+    ends = [row for row in events if row["event"] in ("finished", "interrupted", "failed")]
+    starts = [row for row in events if row["event"] == "attempt_start"]
+    if not steps or not ends or not starts:
+        raise JobFailed(
+            "the run has not ended", at=str(folder), help="resume it with `twofold run`"
+        )
+    attempts = [
+        _Attempt(begin=begin, end=end, rows=[*rows, *lost])
+        for begin, end in zip(starts, _ends_of_attempts(starts, events), strict=True)
+    ]
+    kept = {(row["step"], row["ended_at"]) for row in steps}
+    wall_s = sum(attempt.wall_s for attempt in attempts) + _gaps_s(attempts)
+    compute_s = sum(row["step_time_s"] - row["data_s"] for row in steps)
+    data_stall_s = sum(row["data_s"] for row in steps)
+    saves = [row for row in [*rows, *lost] if row["event"] == "checkpoint"]
+    checkpoint_s = sum(row["stall_s"] for row in saves)
+    lost_s = sum(
+        row["step_time_s"]
+        for row in lost
+        if row["event"] == "step" and (row["step"], row["ended_at"]) not in kept
+    )
+    init_s = attempts[0].startup_s
+    restart_s = sum(attempt.startup_s for attempt in attempts[1:]) + _gaps_s(attempts)
+    lost_s += sum(attempt.unfinished_s for attempt in attempts[:-1])
+    told_s = init_s + compute_s + data_stall_s + checkpoint_s + restart_s + lost_s
+    return Goodput(
+        wall_s=wall_s,
+        init_s=init_s,
+        compute_s=compute_s,
+        data_stall_s=data_stall_s,
+        checkpoint_s=checkpoint_s,
+        restart_s=restart_s,
+        lost_s=lost_s,
+        other_s=wall_s - told_s,
+        failures=len(attempts) - 1,
+        checkpoints=len(saves),
+        steps=len(steps),
+    )
+
+
+class _Attempt:
+    """One attempt between two wall-clock moments, with the rows that fall between them."""
+
+    def __init__(self, *, begin: Row, end: float, rows: list[Row]) -> None:
+        self.begin_at: float = begin["time"]
+        self.end_at = end
+        mine = [row for row in rows if self.begin_at <= row.get("ended_at", -1.0) <= end]
+        steps = [row for row in mine if row["event"] == "step"]
+        self.wall_s = end - self.begin_at
+        if not steps:
+            self.startup_s, self.unfinished_s = self.wall_s, 0.0
+            return
+        first = min(steps, key=lambda row: float(row["ended_at"]))
+        self.startup_s = first["ended_at"] - first["step_time_s"] - self.begin_at
+        self.unfinished_s = end - max(
+            float(row["ended_at"]) for row in mine if row["event"] in ("step", "checkpoint")
+        )
+
+
+def _ends_of_attempts(starts: list[Row], events: list[Row]) -> list[float]:
+    """An attempt ends when it is said to, at the latest when the next one starts."""
+    ends = []
+    for begin in starts:
+        said = [
+            row["time"]
+            for row in events
+            if row["attempt"] == begin["attempt"]
+            and row["event"] in ("rank_died", "hosts_lost", "finished", "interrupted", "failed")
+        ]
+        later = [row["time"] for row in starts if row["time"] > begin["time"]]
+        ends.append(min([*said, *later[:1]]))
+    return ends
+
+
+def _gaps_s(attempts: list[_Attempt]) -> float:
+    """From the end of an attempt to the start of the next: stopping what was left of it."""
+    return sum(
+        later.begin_at - earlier.end_at
+        for earlier, later in pairwise(attempts)
+    )
