@@ -17,7 +17,8 @@ from twofold.cli.facts import Catalog, Inspect
 from twofold.cli.machine import Calibrate, Doctor
 from twofold.cli.output import answer, say
 from twofold.cli.planning import Plan
-from twofold.cli.proving import Prove, Run
+from twofold.cli.proving import Prove
+from twofold.cli.running import Run
 from twofold.errors import TwofoldError
 
 EXIT_INTERNAL = 70

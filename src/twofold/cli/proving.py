@@ -1,4 +1,4 @@
-"""The verbs that execute: run a plan, prove a gain."""
+"""The verb that proves a gain."""
 
 from __future__ import annotations
 
@@ -7,41 +7,9 @@ from pathlib import Path
 
 import tyro
 
-from twofold.cli.choices import read_option
 from twofold.cli.machine import local_fleet
 from twofold.cli.output import EXIT_NO, answer, watcher
 from twofold.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Execute a plan exactly, or resume a run folder; leaves metrics and checkpoints in it."""
-
-    plan: tyro.conf.Positional[Path]
-    """`plan.json`, or the folder of a run to resume."""
-    runs: Path = Path("runs")
-    """Where the run folder is made."""
-    checkpoint_every: str = "1min"
-    """Time between checkpoints."""
-    json: bool = False
-    """Print one JSON document."""
-
-    def execute(self) -> int:
-        from twofold.measure.execution import execute_plan
-        from twofold.report.terminal import run_text
-        from twofold.units import parse_seconds
-
-        with watcher() as progress:
-            done = execute_plan(
-                self.plan,
-                runs=self.runs,
-                checkpoint_every_s=read_option(
-                    self.checkpoint_every, parse_seconds, at="--checkpoint-every"
-                ),
-                progress=progress,
-            )
-        answer(done.as_mapping() if self.json else run_text(done))
-        return EXIT_NO if done.run.diverged else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from twofold.document import PlanDocument, write_plan
 from twofold.engines.run import Run, thin_curve
 from twofold.errors import InputError, JobFailed
 from twofold.launch import Finished, Job
+from twofold.plan import Plan
 
 
 def embedded_job(
@@ -25,10 +27,17 @@ def embedded_job(
     max_steps: int | None = None,
     timeout_s: float | None = None,
 ) -> Job:
-    """One process that executes the plans in order, each in its own folder.
+    """Processes, one a rank, that execute the plans in order, each in its own folder.
 
     Writes `plan.json` into every folder; a folder that holds a checkpoint is resumed.
     """
+    num_ranks = {document.plan.num_ranks for document in documents}
+    if len(num_ranks) > 1:
+        raise InputError(
+            f"plans of {', '.join(map(str, sorted(num_ranks)))} ranks cannot run in one job",
+            at="plans",
+            help="run them one after the other",
+        )
     for document, folder in zip(documents, folders, strict=True):
         write_plan(document, folder / "plan.json")
     argv = [sys.executable, "-m", "twofold.runtime.train"]
@@ -44,7 +53,26 @@ def embedded_job(
         folder=folders[0],
         metrics=tuple(folder / "metrics.jsonl" for folder in folders),
         timeout_s=timeout_s,
+        num_ranks=num_ranks.pop(),
+        environment=rank_environment(documents[0].plan),
     )
+
+
+def on_fewer_ranks(job: Job, plan: Path, document: PlanDocument) -> Job:
+    """The same job with another plan, written beside the first."""
+    write_plan(document, plan)
+    argv = tuple(str(plan) if word.endswith(".json") else word for word in job.argv)
+    return replace(
+        job,
+        argv=argv,
+        num_ranks=document.plan.num_ranks,
+        environment=rank_environment(document.plan),
+    )
+
+
+def rank_environment(plan: Plan) -> dict[str, str]:
+    """Ranks of one machine share its cores: each library is held to the plan's threads."""
+    return {} if plan.num_ranks == 1 else {"OMP_NUM_THREADS": str(plan.threads)}
 
 
 def check_finished(job: Job, finished: Finished) -> None:

@@ -1,4 +1,4 @@
-"""Running Jobs: here, as supervised processes on this machine."""
+"""Running Jobs: as supervised processes on this machine, on many machines, under Slurm."""
 
 from twofold.launch.job import Finished, Job
 from twofold.launch.local import run_job

@@ -1,4 +1,4 @@
-"""`Job`: a process to be run, whoever made it. `Finished`: how it ended."""
+"""`Job`: processes to be run, whoever made them. `Finished`: how they ended."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One process. Output goes to `folder`/job.log; rows are read from the JSONL `metrics` files.
+    """One process, or `num_ranks` equal ones that find each other.
 
-    `working_folder` is where it starts; None is the current one.
+    Output goes to `folder`/job.log, of several ranks to `folder`/logs/rank-00000.log and so on;
+    rows are read from the JSONL `metrics` files. `working_folder` is where it starts; None is
+    the current one. With several ranks `argv` starts with a Python interpreter, and other
+    machines use their own.
     """
 
     name: str
@@ -20,15 +23,19 @@ class Job:
     environment: dict[str, str] = field(default_factory=dict)
     working_folder: Path | None = None
     timeout_s: float | None = None
+    num_ranks: int = 1
 
     @property
     def log(self) -> Path:
-        return self.folder / "job.log"
+        return self.folder / "job.log" if self.num_ranks == 1 else rank_log(self.folder, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """`cpu_s` is user and system time of the process and its children."""
+    """`cpu_s` is user and system time of the processes of this machine and their children.
+
+    Of several ranks, `returncode` and `last_lines` are those of the one that ended the run.
+    """
 
     returncode: int
     started_at: float
@@ -36,3 +43,7 @@ class Finished:
     cpu_s: float
     timed_out: bool
     last_lines: str
+
+
+def rank_log(folder: Path, rank: int) -> Path:
+    return folder / "logs" / f"rank-{rank:05d}.log"

@@ -1,22 +1,32 @@
-"""`run`: execute a saved plan exactly, in a folder that can be resumed."""
+"""`run`: execute a saved plan exactly, in a folder that can be resumed, on one machine or many."""
 
 from __future__ import annotations
 
 import shlex
 import signal
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold.document import read_plan, write_json
+from twofold import __version__
+from twofold.document import PlanDocument, make_document, read_plan, write_json
 from twofold.engines import Run, embedded_job, read_run
-from twofold.engines.embedded import check_finished, read_rows
-from twofold.errors import InputError
+from twofold.engines.embedded import check_finished, on_fewer_ranks, read_rows
+from twofold.errors import InputError, TwofoldError
 from twofold.host import describe_host, git_commit
-from twofold.launch import run_job
+from twofold.launch import Finished, Job, run_job
+from twofold.launch.coordinator import Coordinator
+from twofold.launch.hosts import Team, ThisHost, ThisMachine
+from twofold.launch.interruption import Interruption
+from twofold.launch.network import interface_of
+from twofold.launch.supervisor import Placement, Smaller, Supervisor
 from twofold.measure.folders import free_folder
 from twofold.measure.progress import Progress
+from twofold.policy import ranks_of_hosts, shrink
 from twofold.workload.train import UNSPECIFIED
+
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +45,62 @@ class Executed:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """Many machines, as their head sees them; `runs_ranks`: it is itself one of them."""
+
+    num_hosts: int
+    head: tuple[str, int]
+    interface: str | None
+    runs_ranks: bool
+    join_within_s: float
+    lost_after_s: float
+
+
 def execute_plan(
-    path: Path, *, runs: Path, checkpoint_every_s: float, progress: Progress
+    path: Path,
+    *,
+    runs: Path,
+    checkpoint_every_s: float,
+    progress: Progress,
+    max_restarts: int = 3,
+    machines: Machines | None = None,
 ) -> Executed:
     """Run `plan.json` in a new folder, or go on with the run whose folder is given."""
+    folder, document = run_folder(path, runs)
+    guess = document.estimate
+    predicted_s = guess.outcome.step_time_s if guess else None
+    if _has_ended(folder):
+        progress.note("this run has ended; nothing is left to do")
+        return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+    write_json(
+        folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
+    )
+    progress.note(f"run folder: {folder}")
+    if machines is not None:
+        folder = folder.resolve()
+    job = embedded_job(
+        [document], [folder], evaluate=["tune"], checkpoint_every_s=checkpoint_every_s
+    )
+    if machines is not None:
+        finished = _run_on_many(job, document, machines, max_restarts, progress)
+    elif job.num_ranks > 1:
+        with Interruption() as interruption:
+            placement = (tuple(range(job.num_ranks)),)
+            finished = _supervised(
+                job, document, ThisMachine(), placement, interruption, max_restarts, progress
+            )
+    else:
+        finished = run_job(job, progress.detail)
+    if finished.returncode in (_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+        progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
+        raise KeyboardInterrupt
+    check_finished(job, finished)
+    return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+
+
+def run_folder(path: Path, runs: Path) -> tuple[Path, PlanDocument]:
+    """The folder of the run, new for a plan file, and the plan, which must be one to be run."""
     if path.is_dir():
         folder = path
         if not (folder / "plan.json").is_file():
@@ -54,24 +116,89 @@ def execute_plan(
             at=f"{path}, workload, text",
             help="plan again with --text FILE, FOLDER or SHARDS",
         )
-    guess = document.estimate
-    predicted_s = guess.outcome.step_time_s if guess else None
-    if _has_ended(folder):
-        progress.note("this run has ended; nothing is left to do")
-        return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
-    write_json(
-        folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
+    return folder, document
+
+
+def _run_on_many(
+    job: Job,
+    document: PlanDocument,
+    machines: Machines,
+    max_restarts: int,
+    progress: Progress,
+) -> Finished:
+    """Be the head: gather the machines, supervise the run, and tell them how it ended."""
+    placement = ranks_of_hosts(document.plan, document.fleet, machines.num_hosts)
+    address, port = machines.head
+    own = ThisHost(0, machines.interface or interface_of(address)) if machines.runs_ranks else None
+    team = Coordinator(
+        address,
+        port,
+        job.folder,
+        num_hosts=machines.num_hosts,
+        own=own,
+        lost_after_s=machines.lost_after_s,
+        note=progress.note,
     )
-    progress.note(f"run folder: {folder}")
-    job = embedded_job(
-        [document], [folder], evaluate=["tune"], checkpoint_every_s=checkpoint_every_s
-    )
-    finished = run_job(job, progress.detail)
-    if finished.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
-        progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
-        raise KeyboardInterrupt
-    check_finished(job, finished)
-    return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+    code, why = _INTERRUPTED, "interrupted"
+    try:
+        with Interruption() as interruption:
+            team.gather(machines.join_within_s, interruption)
+            finished = _supervised(
+                job, document, team, placement, interruption, max_restarts, progress
+            )
+        code, why = finished.returncode, "done" if finished.returncode == 0 else "see the head"
+    except TwofoldError as error:
+        code, why = error.exit_code, error.what
+        raise
+    finally:
+        team.close(code, why)
+    return finished
+
+
+def _supervised(
+    job: Job,
+    document: PlanDocument,
+    team: Team,
+    placement: Placement,
+    interruption: Interruption,
+    max_restarts: int,
+    progress: Progress,
+) -> Finished:
+    return Supervisor(
+        job,
+        team,
+        placement,
+        interruption=interruption,
+        max_restarts=max_restarts,
+        shrink=_Shrinking(job, document).without,
+        on_row=progress.detail,
+        note=progress.note,
+    ).run()
+
+
+class _Shrinking:
+    """The plan as machines are lost, each one written beside the plan the run began with."""
+
+    def __init__(self, job: Job, document: PlanDocument) -> None:
+        self.job = job
+        self.document = document
+
+    def without(self, attempt: int, lost_ranks: Sequence[int]) -> Smaller:
+        before = self.document
+        smaller = shrink(before.plan, lost_ranks, before.workload.recipe.global_batch)
+        self.document = make_document(
+            model=before.model,
+            workload=before.workload,
+            fleet=before.fleet,
+            plan=smaller.plan,
+            estimate=None,
+            seed=before.seed,
+            twofold_version=__version__,
+            date=before.date,
+        )
+        path = self.job.folder / f"plan.attempt-{attempt}.json"
+        self.job = on_fewer_ranks(self.job, path, self.document)
+        return Smaller(job=self.job, kept=smaller.kept, plan=path.name)
 
 
 def _has_ended(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from twofold.host import Contention, wait_until_quiet
-from twofold.launch.local import Row
+from twofold.launch.rows import Row
 
 
 class Progress(Protocol):
