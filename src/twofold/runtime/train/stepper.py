@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.document import PlanDocument
 from twofold.errors import EnvironmentLack
-from twofold.policy import micro_batches, num_micro_steps, shares_of
+from twofold.policy import even_shares, micro_batches, num_micro_steps, shares_of
 from twofold.runtime.train.gradients import SummedGradients
-from twofold.runtime.train.network import build_network, initialise
 from twofold.runtime.train.optimizers import make_optimizers
+from twofold.runtime.train.parallel import make_network, make_pass
+from twofold.runtime.train.support import refuse_unsupported
 from twofold.runtime.train.world import World
 
 _EVALUATION_BATCH = 32
@@ -53,20 +51,19 @@ class Stepper:
     """
 
     def __init__(self, document: PlanDocument, world: World) -> None:
+        refuse_unsupported(document)
         plan, recipe = document.plan, document.workload.recipe
         torch.set_num_threads(plan.threads)
         torch.backends.cuda.matmul.allow_tf32 = plan.precision == "tf32"
-        network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
-        initialise(network, recipe.initialisation, document.seed)
         self.document = document
         self.world = world
         self.device = world.device
         self.shares = shares_of(plan, recipe.global_batch)
-        self.network = network.to(world.device).train()
+        self.network = make_network(document, world).train()
+        self.passes = make_pass(self.network, document, world)
         self.optimizers = make_optimizers(self.network, recipe, plan)
         self.gradients = SummedGradients(self.network.parameters(), world.group("data", "context"))
         self._peak_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        self.forward = torch.compile(self._loss) if plan.compile else self._loss
 
     def my_samples(self, step: int) -> tuple[int, int]:
         """(first, count): this data rank's samples of a step, in the order of the whole run."""
@@ -82,17 +79,9 @@ class Stepper:
 
     def step(self, rows: Tensor, *, wish: Callable[[], Wish]) -> StepResult:
         """One step on this rank's rows [share, seq_len + 1]; every rank gets the same result."""
-        plan, recipe = self.document.plan, self.document.workload.recipe
+        recipe = self.document.workload.recipe
         start_s = time.perf_counter()
-        sizes = micro_batches(rows.shape[0], num_micro_steps(plan, self.shares))
-        total = torch.zeros((), device=self.device)
-        for index, micro in enumerate(rows.split(sizes)):
-            if index == len(sizes) - 1:
-                self.gradients.arm()
-            weight = micro.shape[0] / recipe.global_batch
-            loss = self._forward_loss(micro.to(self.device, non_blocking=True)) * weight
-            loss.backward()
-            total += loss.detach()
+        total = self.forward_backward(rows)
         compute_s = time.perf_counter() - start_s
         self.gradients.finish()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
@@ -102,21 +91,29 @@ class Stepper:
         mine = wish()
         every = self.world.gather([float(total), compute_s, float(mine.stop), float(mine.save)])
         return StepResult(
-            loss=sum(row[0] for row in every),
+            loss=self._sum_of_losses([row[0] for row in every]),
             gradient_norm=float(norm),
             compute_s=tuple(row[1] for row in every),
             stop=any(row[2] for row in every),
             save=any(row[3] for row in every),
         )
 
+    def forward_backward(self, rows: Tensor) -> Tensor:
+        """The passes of a step; gradients may still be on their way."""
+        plan, recipe = self.document.plan, self.document.workload.recipe
+        sizes = micro_batches(rows.shape[0], num_micro_steps(plan, self.shares))
+        return self.passes.forward_backward(
+            rows.split(sizes),
+            sequence_weight=1 / (recipe.global_batch * plan.context_degree),
+            before_last=self.gradients.arm,
+        )
+
     def warm_up(self) -> None:
         """Compile and touch every kernel on made-up tokens, leaving no trace in the weights."""
         plan, workload = self.document.plan, self.document.workload
-        tokens = torch.zeros(
-            (plan.micro_batch, workload.seq_len + 1), dtype=torch.int64, device=self.device
-        )
+        tokens = torch.zeros((plan.micro_batch, workload.seq_len + 1), dtype=torch.int64)
         state = torch.get_rng_state()
-        self._forward_loss(tokens).backward()
+        self.passes.forward_backward([tokens], sequence_weight=1.0, before_last=lambda: None)
         for parameter in self.network.parameters():
             parameter.grad = None
         torch.set_rng_state(state)
@@ -125,32 +122,28 @@ class Stepper:
 
     @torch.no_grad()
     def evaluate(self, windows: Tensor) -> float:
-        """Mean loss in nats per token over windows [n, seq_len + 1], shared by the ranks."""
+        """Mean loss in nats per token over windows [n, seq_len + 1], shared by the data ranks.
+
+        All enter the same number of passes, because passes may hold collectives; a rank without
+        windows computes one that counts nothing.
+        """
         self.network.eval()
-        total, count = 0.0, 0
-        mine = windows[self.world.rank :: self.world.size]
-        for rows in mine.split(_EVALUATION_BATCH):
-            with self._autocast():
-                loss = self._loss(rows.to(self.device))
-            total += float(loss) * rows.shape[0]
-            count += rows.shape[0]
+        shares = even_shares(windows.shape[0], self.document.plan.data_degree)
+        first = sum(shares[: self.world.place.data])
+        count = shares[self.world.place.data]
+        mine = windows[first : first + count] if count else windows[:1]
+        steps = -(-max(shares) // _EVALUATION_BATCH)
+        total = float(self.passes.evaluate(mine.split(micro_batches(mine.shape[0], steps))))
         self.network.train()
-        every = self.world.gather([total, float(count)])
-        return sum(row[0] for row in every) / sum(row[1] for row in every)
+        every = self.world.gather([total if count else 0.0])
+        plan = self.document.plan
+        return self._sum_of_losses([row[0] for row in every]) / (
+            windows.shape[0] * plan.context_degree
+        )
 
-    def _forward_loss(self, rows: Tensor) -> Tensor:
-        with self._autocast():
-            loss: Tensor = self.forward(rows)
-        return loss
-
-    def _loss(self, rows: Tensor) -> Tensor:
-        logits = self.network(rows[:, :-1])
-        return F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.document.plan.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    def _sum_of_losses(self, losses: list[float]) -> float:
+        """Over all ranks but those that repeat another's: tensor ranks share one loss."""
+        return sum(losses[:: self.document.plan.tensor_degree])
 
 
 def pick_device(document: PlanDocument) -> torch.device:

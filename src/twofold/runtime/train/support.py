@@ -1,0 +1,104 @@
+"""What the embedded runtime cannot run, refused by name before anything is built.
+
+One list for every owner of a part: a lever that is not honoured is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from twofold.document import PlanDocument
+from twofold.errors import InputError
+from twofold.model import Model
+from twofold.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`what` and `help` may name fields: {plan.tensor_degree}, {model.heads}."""
+
+    lever: str
+    refuses: Callable[[Plan, Model], bool]
+    what: str
+    help: str
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        lever="pipeline_degree",
+        refuses=lambda plan, model: plan.pipeline_degree > 1,
+        what="the embedded runtime has no pipeline yet, and the plan has {plan.pipeline_degree} "
+        "stages",
+        help="plan with pipeline degree 1",
+    ),
+    Rule(
+        lever="context_degree",
+        refuses=lambda plan, model: plan.context_degree > 1,
+        what="the embedded runtime cannot split a sequence over {plan.context_degree} ranks yet",
+        help="plan with context degree 1",
+    ),
+    Rule(
+        lever="expert_degree",
+        refuses=lambda plan, model: plan.expert_degree > 1 or plan.expert_tensor_degree > 1,
+        what="the embedded runtime cannot spread experts over ranks yet",
+        help="plan with expert degrees of 1",
+    ),
+    Rule(
+        lever="tensor_degree",
+        refuses=lambda plan, model: plan.tensor_degree > 1,
+        what="the embedded runtime cannot split layers over {plan.tensor_degree} ranks yet",
+        help="plan with tensor degree 1",
+    ),
+    Rule(
+        lever="zero_stage",
+        refuses=lambda plan, model: plan.zero_stage > 0,
+        what="the embedded runtime cannot shard state yet",
+        help="plan with ZeRO stage 0",
+    ),
+    Rule(
+        lever="local_steps",
+        refuses=lambda plan, model: plan.local_steps > 0,
+        what="the embedded runtime has no local updates yet",
+        help="plan with local_steps 0",
+    ),
+    Rule(
+        lever="offload",
+        refuses=lambda plan, model: plan.offload != "none",
+        what="the embedded runtime offloads nothing, and the plan offloads '{plan.offload}'",
+        help="plan without offload, or hand the plan to an engine that has it",
+    ),
+    Rule(
+        lever="precision",
+        refuses=lambda plan, model: plan.precision in ("fp16", "mxfp8", "nvfp4", "fp8"),
+        what="the embedded runtime does not compute in {plan.precision}",
+        help="plan in fp32, tf32 or bf16",
+    ),
+    Rule(
+        lever="recompute",
+        refuses=lambda plan, model: plan.recompute == "selective",
+        what="the embedded runtime recomputes whole blocks or nothing, not '{plan.recompute}'",
+        help="plan with recompute 'none' or 'full'",
+    ),
+    Rule(
+        lever="recompute_layers",
+        refuses=lambda plan, model: (
+            plan.recompute == "full" and plan.recompute_layers not in (None, model.layers)
+        ),
+        what="the embedded runtime recomputes all {model.layers} layers or none, not "
+        "{plan.recompute_layers}",
+        help="leave recompute_layers out",
+    ),
+)
+
+
+def refuse_unsupported(document: PlanDocument) -> None:
+    """Raise InputError for the first rule that the plan breaks."""
+    plan, model = document.plan, document.model
+    for rule in RULES:
+        if rule.refuses(plan, model):
+            raise InputError(
+                rule.what.format(plan=plan, model=model),
+                at=f"plan, {rule.lever}",
+                help=rule.help.format(plan=plan, model=model),
+            )
