@@ -1,0 +1,97 @@
+"""Local updates where the link is slow: offered apart, because they train another trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from twofold.perf.local_updates import (
+    EXCHANGE_BYTES,
+    MOST_WORKERS,
+    exposed_s,
+    fewest_local_steps,
+)
+from twofold.plan import Exchange as Width
+from twofold.search.placement.data_parallel import (
+    Ranks,
+    Shared,
+    exchange_of,
+    placement_of,
+    share_out,
+)
+from twofold.search.placement.found import Kind, Placement
+from twofold.search.placement.question import Question
+
+WORTH_FRACTION = 0.2
+"""Of a synchronous step, from which on its messages are worth another trajectory."""
+OVERHEAD_FRACTION = 0.1
+"""Of a step, that exchanges may add where they are not overlapped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """How updates are exchanged: DiLoCo at once in 32 bits, or streamed in pieces of 8 bits."""
+
+    kind: Kind
+    width: Width
+    fragments: int
+
+
+_FORMS = (
+    _Form(kind="local updates", width="fp32", fragments=1),
+    _Form(kind="streaming", width="int8", fragments=4),
+)
+
+
+def local_updates(question: Question, groups: Sequence[Ranks]) -> tuple[Placement, ...]:
+    """The fastest plan of each form over all pools, every data rank a worker of its own.
+
+    Ranks are laid out without sharded states, which would bind them every step; there are as many
+    as were measured in the literature. The fewest local steps are taken with which the exchange
+    is cheap, or hidden.
+    """
+    found = []
+    for form in _FORMS:
+        best: Placement | None = None
+        for ranks in groups:
+            workers = sum(ranks.count)
+            whole = len(ranks.pools) == len(question.pools)
+            if ranks.layout.zero_stage or not whole or not 2 <= workers <= MOST_WORKERS:
+                continue
+            placement = _placed(question, ranks, form)
+            if placement is not None and (best is None or placement.step_s < best.step_s):
+                best = placement
+        if best is not None:
+            found.append(best)
+    return tuple(found)
+
+
+def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
+    counts = dict(zip(ranks.pools, ranks.count, strict=True))
+    bytes_each = EXCHANGE_BYTES[form.width]
+    exchange = exchange_of(question, ranks.pools, counts, ranks.layout, bytes_each)
+    alone = replace(ranks, exchange=replace(exchange, once_s=0.0, every_s=0.0))
+    shared = share_out(question, alone, even=False)
+    if shared is None:
+        return None
+    busy_s = shared.step_s
+    allowed = OVERHEAD_FRACTION if form.fragments == 1 else 1.0
+    steps = fewest_local_steps(exchange.once_s, busy_s, allowed)
+    shown = exposed_s(exchange.once_s, busy_s, local_steps=steps, fragments=form.fragments)
+    placed = placement_of(question, form.kind, replace(shared, exposed_s=shown))
+    return replace(
+        placed,
+        plan=replace(
+            placed.plan,
+            local_steps=steps,
+            exchange_precision=form.width,
+            exchange_fragments=form.fragments,
+        ),
+    )
+
+
+def worth_offering(synchronous: Shared | None) -> bool:
+    """Whether so much of the synchronous step over all pools is messages."""
+    if synchronous is None:
+        return False
+    return synchronous.exposed_s >= WORTH_FRACTION * synchronous.step_s
