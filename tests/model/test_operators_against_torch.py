@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.workloads import gpt2_model, modern_model
-from twofold.model import Model, num_parameters, operator_table, training_flop_per_token
+from twofold.model import Experts, Model, num_parameters, operator_table, training_flop_per_token
 from twofold.perf import memory
 
 torch = pytest.importorskip("torch")
@@ -20,6 +20,15 @@ MODELS = [
     gpt2_model(max_seq_len=SEQ, bias=False, activation="swiglu", position="rotary"),
     modern_model(max_seq_len=SEQ),
     modern_model(max_seq_len=SEQ, heads=4, kv_heads=2, value_embeddings=0, layers=2),
+    modern_model(
+        max_seq_len=SEQ,
+        experts=Experts(count=8, top_k=2, ffn=192, shared_ffn=64, first_layer=1),
+    ),
+    gpt2_model(
+        max_seq_len=SEQ,
+        activation="swiglu",
+        experts=Experts(count=4, top_k=1, ffn=192, every=2, bias=True, router_bias=True),
+    ),
 ]
 
 
@@ -56,7 +65,9 @@ def test_flop_equal_the_frameworks_count(model: Model) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("attention", ["sdpa", "explicit"])
-@pytest.mark.parametrize("model", [MODELS[0], MODELS[2]], ids=["gpt2", "modern"])
+@pytest.mark.parametrize(
+    "model", [MODELS[0], MODELS[2], MODELS[4]], ids=["gpt2", "modern", "experts"]
+)
 def test_bytes_kept_for_backward_are_what_autograd_keeps(
     model: Model, attention: str, precision: str
 ) -> None:

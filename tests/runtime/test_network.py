@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 import torch
 
 from twofold.errors import InputError
-from twofold.model import Experts, Model
+from twofold.model import Model
 from twofold.plan import Plan
 from twofold.runtime.train.network import Decoder, build_network, initialise
 from twofold.runtime.train.optimizers import (
@@ -141,5 +141,5 @@ def test_grouped_heads_have_smaller_projections() -> None:
 
 
 def test_what_it_cannot_build_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match="cannot build this model: it has experts"):
-        network_of(GROUPED | {"experts": Experts(count=4, top_k=2, ffn=32)})
+    with pytest.raises(InputError, match="cannot build this model: it has sliding windows"):
+        network_of(GROUPED | {"window": 8})

@@ -1,4 +1,4 @@
-"""What the embedded runtime can build: dense decoders of GPT-2's and the modern kind."""
+"""What the embedded runtime can build: decoders of GPT-2's and the modern kind, with experts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ def embedded_lack(model: Model) -> str | None:
     lacks = {
         "an operator table is no network": bool(model.operators),
         "it is an encoder": not model.causal,
-        "it has experts": model.experts is not None,
         "it has latent attention": model.latent is not None,
         "it has towers": bool(model.towers),
         "it has sliding windows": model.window is not None,

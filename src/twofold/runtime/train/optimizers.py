@@ -19,6 +19,8 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), matrices of a shape at once.
 
+    Experts' weights [L, outputs, inputs] are so many matrices.
+
     `torch.optim.Muon` does the same one matrix at a time and always in bfloat16, which a CPU
     without bfloat16 units emulates a hundred times slower; here the precision is a lever. The
     update is scaled by sqrt(max(1, rows / columns)), as in Jordan's reference.
@@ -60,8 +62,10 @@ class Muon(torch.optim.Optimizer):
             buffer = state["momentum_buffer"]
             buffer.lerp_(parameter.grad, 1 - momentum)
             directions.append(parameter.grad.lerp(buffer, momentum))
-        updates = orthogonalise(torch.stack(directions), self.steps, self.precision)
-        rows, columns = parameters[0].shape
+        stacked = torch.stack(directions)
+        rows, columns = stacked.shape[-2:]
+        matrices = stacked.view(-1, rows, columns)
+        updates = orthogonalise(matrices, self.steps, self.precision).view_as(stacked)
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
         for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -93,8 +97,8 @@ def make_optimizers(network: nn.Module, recipe: Recipe, plan: Plan) -> list[torc
     """
     named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     if recipe.optimizer == "muon":
-        hidden = [p for name, p in named if p.ndim == 2 and _is_hidden(name)]
-        rest = [(name, p) for name, p in named if not (p.ndim == 2 and _is_hidden(name))]
+        hidden = [p for name, p in named if _is_hidden_matrix(name, p)]
+        rest = [(name, p) for name, p in named if not _is_hidden_matrix(name, p)]
         assert recipe.adam_learning_rate is not None
         precision = torch.bfloat16 if plan.orthogonal_precision == "bf16" else torch.float32
         muon = Muon(
@@ -109,15 +113,21 @@ def make_optimizers(network: nn.Module, recipe: Recipe, plan: Plan) -> list[torc
     return [_adamw(named, recipe, plan, recipe.learning_rate, decay=recipe.weight_decay)]
 
 
-def _is_hidden(name: str) -> bool:
-    return "embedding" not in name and "positions" not in name and "head" not in name
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    outer = "embedding" in name or "positions" in name or "head" in name
+    return _is_matrix(name, parameter) and not outer
+
+
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Or many: experts' weights are stacked, and so are their biases, which are vectors."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
 
 
 def _adamw(
     named: list[tuple[str, nn.Parameter]], recipe: Recipe, plan: Plan, rate: float, *, decay: float
 ) -> torch.optim.AdamW:
-    matrices = [p for _, p in named if p.ndim >= 2]
-    vectors = [p for _, p in named if p.ndim < 2]
+    matrices = [p for name, p in named if _is_matrix(name, p)]
+    vectors = [p for name, p in named if not _is_matrix(name, p)]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
         for parameters, weight_decay in ((matrices, decay), (vectors, 0.0))

@@ -16,7 +16,7 @@ from twofold.errors import InputError
 from twofold.model import Model, embedded_lack
 from twofold.plan import Attention, Recompute
 from twofold.runtime.train.network.attention import SelfAttention
-from twofold.runtime.train.network.feedforward import FeedForward
+from twofold.runtime.train.network.experts import make_feedforward
 
 
 def build_network(
@@ -84,7 +84,7 @@ class Decoder(nn.Module):
                 str(index): Block(
                     model,
                     attention,
-                    value_embedding=index >= model.layers - model.value_embeddings,
+                    layer=index,
                 )
                 for index in part.blocks
             }
@@ -119,12 +119,13 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, model: Model, attention: Attention, *, value_embedding: bool) -> None:
+    def __init__(self, model: Model, attention: Attention, *, layer: int) -> None:
         super().__init__()
+        value_embedding = layer >= model.layers - model.value_embeddings
         self.attention_norm = make_norm(model)
         self.attention = SelfAttention(model, attention, value_embedding=value_embedding)
         self.mlp_norm = make_norm(model)
-        self.mlp = FeedForward(model)
+        self.mlp = make_feedforward(model, layer)
 
     def forward(self, hidden: Tensor, tokens: Tensor | None) -> Tensor:
         hidden = hidden + self.attention(self.attention_norm(hidden), tokens)

@@ -24,7 +24,7 @@ def initialise(network: nn.Module, initialisation: Initialisation, seed: int) ->
     layers = network.model.layers
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if parameter.ndim < 2:
+            if parameter.ndim < 2 or name.endswith(".bias"):
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
                 continue
             deviation = _deviation(name, parameter.shape, initialisation, layers)
@@ -37,7 +37,7 @@ def initialise(network: nn.Module, initialisation: Initialisation, seed: int) ->
 
 
 def _deviation(name: str, shape: torch.Size, initialisation: Initialisation, layers: int) -> float:
-    residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
+    residual = name.endswith(("attention.output.weight", ".down.weight"))
     if initialisation == "gpt2":
         return 0.02 / math.sqrt(2 * layers) if residual else 0.02
     if residual or name == "head.weight":
