@@ -81,7 +81,25 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def rank_process(folder: Path, rank: int) -> int:
+    """The process of the folder's run that is the rank; waits until there is one."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for pid in processes_of(folder):
+            try:
+                variables = (Path("/proc") / str(pid) / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"RANK={rank}".encode() in variables:
+                found.append(pid)
+        return bool(found)
+
+    wait_for(look)
+    return found[0]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

@@ -87,7 +87,7 @@ class Supervisor:
         self._note = note
         self._events = Events(job.folder / "events.jsonl")
         self._followers = [Follower(path) for path in job.metrics]
-        self._started_at = time.time()
+        self._started_at = self._attempted_at = time.time()
         self._used_before_s = children_cpu_s()
         self._fruitless = 0
 
@@ -113,6 +113,7 @@ class Supervisor:
             return self._finished(end)
 
     def _attempt(self) -> _End:
+        self._attempted_at = time.time()
         self._events.add(
             "attempt_start",
             num_ranks=self.job.num_ranks,
@@ -143,7 +144,7 @@ class Supervisor:
             environment={
                 **job.environment,
                 **store.environment,
-                "TWOFOLD_STARTED_AT": repr(self._started_at),
+                "TWOFOLD_STARTED_AT": repr(self._attempted_at),
             },
             folder=str(job.folder),
             working_folder=str(job.working_folder) if job.working_folder else None,
