@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -55,21 +55,28 @@ def shrink(plan: Plan, lost_ranks: Collection[int], global_batch: int) -> Shrunk
 
 
 def _with_shares(smaller: Plan, plan: Plan, left: list[int], global_batch: int) -> Plan:
-    """Ranks that took more sequences before, being faster, take more of those left behind."""
+    """Ranks that took more sequences before, being faster, take more of those left behind.
+
+    Where such shares cannot be cut into as many micro-batches each, they become even, and where
+    even ones cannot either, the micro-batch grows (less than twofold).
+    """
     if len(left) > global_batch:
         raise JobFailed(
             f"{global_batch} sequences are fewer than the {len(left)} data ranks left",
             at="workload, global_batch",
+            help="plan again with fewer data ranks",
         )
+    shares = even_shares(global_batch, len(left))
+    if plan.shares:
+        before = shares_of(plan, global_batch)
+        unlike = balanced_shares(global_batch, [1.0 / before[data] for data in left])
+        if _can_run(smaller, unlike):
+            shares = unlike
+    if not _can_run(smaller, shares):
+        smaller = replace(smaller, micro_batch=-(-max(shares) // min(shares)))
     if not plan.shares:
         return smaller
-    before = shares_of(plan, global_batch)
     pools = [share.pool for share in plan.shares for _ in range(share.ranks)]
-    shares = balanced_shares(global_batch, [1.0 / before[data] for data in left])
-    try:
-        num_micro_steps(smaller, shares)
-    except InputError:
-        shares = even_shares(global_batch, len(left))
     runs = groupby(zip([pools[data] for data in left], shares, strict=True))
     return replace(
         smaller,
@@ -78,6 +85,14 @@ def _with_shares(smaller: Plan, plan: Plan, left: list[int], global_batch: int) 
             for (pool, sequences), run in runs
         ),
     )
+
+
+def _can_run(plan: Plan, shares: Sequence[int]) -> bool:
+    try:
+        num_micro_steps(plan, shares)
+    except InputError:
+        return False
+    return True
 
 
 def _group(plan: Plan) -> str:
