@@ -1,117 +1,207 @@
-"""Checkpoints that are whole or absent: written aside, then renamed."""
+"""Checkpoints that are whole or absent, written while training goes on.
+
+The run waits only until its state is copied to host memory. A thread then writes it aside, each
+rank what it holds, and the first rank renames the folder once every rank has written its part.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, cast
 
-import torch
-from torch import nn
+import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
 
-from twofold.errors import EnvironmentLack
+from twofold.errors import EnvironmentLack, InputError
+from twofold.runtime.train.state import Held
 from twofold.runtime.train.world import World
 
 _KEPT = 2
+_PROGRESS = "progress.json"
+_TIMEOUT = timedelta(minutes=30)
+_IN_THIS_THREAD = StagingOptions(
+    use_pinned_memory=False,
+    use_shared_memory=False,
+    use_async_staging=False,
+    use_non_blocking_copy=False,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is: what a layout of other ranks needs beside weights and optimizer state.
+
+    `next_sample` is the index in the order of the whole run; `shares` are the data ranks'.
+    """
+
+    step: int = 0
+    clock_s: float = 0.0
+    next_sample: int = 0
+    shares: tuple[int, ...] = ()
 
 
 class Checkpoints:
-    """The checkpoints of one run: network, optimizers, steps done and the clock."""
+    """The checkpoints of one run. Enter it with every rank, or with none."""
 
-    def __init__(
-        self,
-        folder: Path,
-        network: nn.Module,
-        optimizers: list[torch.optim.Optimizer],
-        world: World,
-    ) -> None:
+    def __init__(self, folder: Path, held: Held, world: World) -> None:
         self.folder = folder
-        self.network = network
-        self.optimizers = optimizers
+        self.held = held
         self.world = world
+        self._group = None if world.is_alone else dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._saved_step: int | None = None
 
-    def save(self, step: int, clock_s: float) -> None:
-        """Write the state after `step` steps; the two newest checkpoints are kept."""
-        scratch = self.folder / f".step-{step:08d}"
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
+            if kind is None:
+                self.finish()
+        finally:
+            self._leave()
+
+    def save(self, progress: Progress) -> None:
+        """Copy the state and return; a step that is saved already is not saved again.
+
+        The write before must have ended. EnvironmentLack, on every rank alike, where it failed.
+        """
+        self.finish()
+        if progress.step == self._saved_step:
+            return
+        self._saved_step = progress.step
+        state = DefaultStager(_IN_THIS_THREAD).stage(self.held.state())
+        self._writing = self._thread.submit(self._write, cast(dict[str, Any], state), progress)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the write under way has ended in vain; `finish` says why."""
+        writing = self._writing
+        return writing is not None and writing.done() and writing.exception() is not None
+
+    def finish(self) -> None:
+        """Wait for the write under way; EnvironmentLack, on every rank alike, where it failed."""
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            writing.result()
+        except CheckpointException as error:
             if self.world.rank == 0:
-                shutil.rmtree(scratch, ignore_errors=True)
-                self.folder.mkdir(parents=True, exist_ok=True)
-            self.world.barrier()
-            with _quiet():
-                save(self._state(step, clock_s), checkpoint_id=scratch)
-            self.world.barrier()
-            if self.world.rank == 0:
-                final = self.folder / f"step-{step:08d}"
-                shutil.rmtree(final, ignore_errors=True)
-                scratch.rename(final)
-                _sync(self.folder)
-        except (OSError, CheckpointException) as error:
-            shutil.rmtree(scratch, ignore_errors=True)
+                self._remove_scratch()
             raise EnvironmentLack(
-                f"the checkpoint of step {step} cannot be written: {error}",
+                f"the checkpoint of step {self._saved_step} cannot be written: {_told(error)}",
                 at=str(self.folder),
                 help="free some space; the run resumes from the last checkpoint that is whole",
             ) from error
+
+    def load_newest(self) -> Progress:
+        """Restore the newest checkpoint in place; nothing is changed where there is none."""
+        if self.world.rank == 0:
+            self._remove_scratch()
+        newest = max((int(path.name.removeprefix("step-")) for path in self._whole()), default=-1)
+        newest = int(self.world.gather([float(newest)])[0][0])
+        if newest < 0:
+            return Progress()
+        self.held.prepare()
+        state = self.held.state()
+        path = self.folder / f"step-{newest:08d}"
+        try:
+            load(
+                state,
+                checkpoint_id=path,
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+            content = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, CheckpointException) as error:
+            raise InputError(
+                f"the checkpoint of step {newest} cannot be read: {_told(error)}",
+                at=str(path),
+                help="every rank needs to see this folder, and the model and the optimizer must "
+                "be those it was written with; remove it to start from the one before",
+            ) from error
+        self.held.restore(state)
+        self._saved_step = newest
+        return Progress(**content | {"shares": tuple(content["shares"])})
+
+    def _write(self, state: dict[str, Any], progress: Progress) -> None:
+        """In the thread. Ranks agree on the outcome: all of them return, or all of them raise."""
+        scratch = self.folder / f".step-{progress.step:08d}"
+        writer = _Writer(scratch, self.folder / f"step-{progress.step:08d}", progress)
+        save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
+        if self._group is not None:
+            dist.barrier(self._group)
         for old in self._whole()[:-_KEPT] if self.world.rank == 0 else ():
             shutil.rmtree(old, ignore_errors=True)
 
-    def load_newest(self) -> tuple[int, float]:
-        """Restore the newest checkpoint in place: (steps done, clock). (0, 0) without one."""
-        found = self._whole()
-        if not found:
-            return 0, 0.0
-        for optimizer in self.optimizers:
-            _materialise(optimizer)
-        state = self._state(0, 0.0)
-        with _quiet():
-            load(state, checkpoint_id=found[-1])
-        self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        return int(state["step"]), float(state["clock_s"])
+    def _leave(self) -> None:
+        if self._writing is not None:
+            wait([self._writing])
+        self._thread.shutdown()
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
 
     def _whole(self) -> list[Path]:
         return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
 
-    def _state(self, step: int, clock_s: float) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "step": torch.tensor(step),
-            "clock_s": torch.tensor(clock_s, dtype=torch.float64),
-        }
+    def _remove_scratch(self) -> None:
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch warns that no process group exists; one process needs none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class _Writer(FileSystemWriter):
+    """Writes aside; `finish`, which the first rank enters after all have written, makes it whole.
+
+    An error in it reaches every rank, as one while writing does.
+    """
+
+    def __init__(self, scratch: Path, final: Path, progress: Progress) -> None:
+        super().__init__(scratch)
+        self.scratch = scratch
+        self.final = final
+        self.progress = progress
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        super().finish(metadata, results)
+        written = {result.storage_data.relative_path for rank in results for result in rank}
+        missing = sorted(name for name in written if not (self.scratch / name).exists())
+        if missing:
+            raise FileNotFoundError(f"{missing[0]}: this folder is not the same for all ranks")
+        with (self.scratch / _PROGRESS).open("w", encoding="utf-8") as stream:
+            json.dump(asdict(self.progress), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _sync(self.scratch)
+        shutil.rmtree(self.final, ignore_errors=True)
+        self.scratch.rename(self.final)
+        _sync(self.final.parent)
 
 
-def _materialise(optimizer: torch.optim.Optimizer) -> None:
-    """Give a fresh optimizer the state tensors that loading fills, changing no parameter."""
-    for group in optimizer.param_groups:
-        rate, decay = group["lr"], group["weight_decay"]
-        kept = [parameter.detach().clone() for parameter in group["params"]]
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-        group["lr"], group["weight_decay"] = 0.0, 0.0
-        optimizer.step()
-        group["lr"], group["weight_decay"] = rate, decay
-        with torch.no_grad():
-            for parameter, value in zip(group["params"], kept, strict=True):
-                parameter.copy_(value)
-                parameter.grad = None
+def _told(error: BaseException) -> str:
+    if not isinstance(error, CheckpointException) or not error.failures:
+        return str(error)
+    rank, (cause, _) = next(iter(error.failures.items()))
+    return f"rank {rank}: {str(cause) or type(cause).__name__}"
 
 
 def _sync(folder: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from twofold.document import PlanDocument
 from twofold.errors import InputError
-from twofold.runtime.train.checkpoints import Checkpoints
+from twofold.runtime.train.checkpoints import Checkpoints, Progress
 from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
 from twofold.runtime.train.metrics import MetricsFile, Row
 from twofold.runtime.train.optimizers import learning_rate_fraction
+from twofold.runtime.train.state import TrainingState
 from twofold.runtime.train.stepper import Stepper, Wish, pick_device
 from twofold.runtime.train.stop import stop_requested
 from twofold.runtime.train.world import joined
@@ -71,10 +72,26 @@ def train(
 def _train(
     stepper: Stepper, corpus: Corpus, folder: Path, options: RunOptions, started_at: float
 ) -> None:
-    document, world = stepper.document, stepper.world
     stepper.warm_up()
-    checkpoints = Checkpoints(folder / "checkpoints", stepper.network, stepper.optimizers, world)
-    first_step, clock_s = checkpoints.load_newest()
+    held = TrainingState(stepper.network, stepper.optimizers)
+    with Checkpoints(folder / "checkpoints", held, stepper.world) as checkpoints:
+        _train_on(stepper, checkpoints, corpus, folder, options, started_at)
+
+
+def _train_on(
+    stepper: Stepper,
+    checkpoints: Checkpoints,
+    corpus: Corpus,
+    folder: Path,
+    options: RunOptions,
+    started_at: float,
+) -> None:
+    """From the newest checkpoint to the end, and the evaluation of what came out."""
+    document, world = stepper.document, stepper.world
+    progress = checkpoints.load_newest()
+    first_step = progress.step
+    if document.plan.rebalance_steps and len(progress.shares) == len(stepper.shares):
+        stepper.shares = progress.shares
     num_steps = min(document.workload.num_steps, options.max_steps or document.workload.num_steps)
     start = {
         "event": "start",
@@ -90,11 +107,11 @@ def _train(
     path = folder / "metrics.jsonl" if world.rank == 0 else None
     with MetricsFile(path, keep_steps=first_step) as metrics:
         metrics.write(start)
-        end = _train_steps(
-            stepper, corpus, checkpoints, metrics, range(first_step, num_steps), clock_s, options
-        )
+        steps = range(first_step, num_steps)
+        end = _train_steps(stepper, corpus, checkpoints, metrics, steps, progress.clock_s, options)
         for part in options.evaluate:
             metrics.write(_evaluation(stepper, corpus, part, options.evaluation_tokens))
+        checkpoints.finish()
         metrics.write({"event": "end", "startup_s": start["startup_s"], **end})
 
 
@@ -121,7 +138,16 @@ def _train_steps(
     def wish() -> Wish:
         every_s = options.checkpoint_every_s
         due = every_s is not None and clock.elapsed_s() - saved_at_s >= every_s
-        return Wish(stop=stop_requested(), save=due and stepper.world.rank == 0)
+        save = (due and stepper.world.rank == 0) or checkpoints.has_failed
+        return Wish(stop=stop_requested(), save=save)
+
+    def progress() -> Progress:
+        return Progress(
+            step=done,
+            clock_s=clock.elapsed_s(),
+            next_sample=done * recipe.global_batch,
+            shares=stepper.shares,
+        )
 
     for step in steps:
         began_s = clock.elapsed_s()
@@ -153,7 +179,9 @@ def _train_steps(
         if result.save or result.stop:
             stalled_at = time.time()
             with clock.paused():
-                checkpoints.save(done, clock.elapsed_s())
+                checkpoints.save(progress())
+                if result.stop:
+                    checkpoints.finish()
             ended_at = time.time()
             stall_s = ended_at - stalled_at
             metrics.write(
@@ -165,7 +193,7 @@ def _train_steps(
     train_s = clock.elapsed_s()
     metrics.write({"event": "trained", "step": done, "train_s": train_s})
     if options.checkpoint_every_s is not None and done == steps.stop:
-        checkpoints.save(done, train_s)
+        checkpoints.save(progress())
     return {
         "train_s": train_s,
         "cpu_s": time.process_time() - cpu_start_s,
