@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twofold import __version__
 from twofold.cli.choices import objective_of, precisions_of, read_limit, term_of
 from twofold.cli.output import EXIT_NO, answer
+from twofold.cli.placement_planning import pool_notes
 from twofold.cli.questions import (
     efficiency_notes,
     read_efficiencies,
@@ -125,6 +126,7 @@ def _understand(verb: Plan) -> _Question:
         notes=[
             *notes,
             *rounding,
+            *pool_notes(fleets),
             *efficiency_notes(verb.calibration),
             *([] if verb.by else _device_notes(fleets, wish, model)),
         ],

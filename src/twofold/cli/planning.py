@@ -26,7 +26,8 @@ class Plan:
     """A name (`twofold catalog list model`), a Hugging Face config.json or its folder, or a TOML
     file with [model] and, if wanted, [recipe]."""
     fleet: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME:COUNT of machines or accelerators, or a fleet file (TOML). Repeat it to compare."""
+    """NAME:COUNT of machines or accelerators, or a fleet file (TOML). Repeat it to compare; the
+    unlike pools of one file are planned for together."""
     tokens: str | None = None
     """Tokens to train on, for example 2T; on this machine 1M unless said."""
     seq_len: int | None = None
@@ -57,6 +58,9 @@ class Plan:
     """All plans that none beats in both time and the objective (cost unless said)."""
     by: str | None = None
     """A day, for example 2027-03-01: how many tokens are done by then?"""
+    local_updates: bool = False
+    """Over unlike pools: write the plan with local updates (DiLoCo) where the link is so slow
+    that one is offered. It trains another trajectory."""
     memory_limit: str | None = None
     """Plan within this much memory of a device, for example 1GB."""
     text: str | None = None
@@ -77,7 +81,15 @@ class Plan:
         if not self.fleet:
             return self._plan_here()
         from twofold.cli.fleet_planning import plan_on_fleets
+        from twofold.cli.placement_planning import (
+            asks_for_placement,
+            plan_over_pools,
+            refuse_local_updates,
+        )
 
+        if asks_for_placement(self):
+            return plan_over_pools(self)
+        refuse_local_updates(self)
         return plan_on_fleets(self)
 
     def _plan_here(self) -> int:
@@ -123,5 +135,5 @@ class Plan:
 
 _FLEET_OPTIONS = (
     "objective", "deadline", "budget", "power_cap", "region", "term", "precision", "date",
-    "vary", "pareto", "by",
+    "vary", "pareto", "by", "local_updates",
 )  # fmt: skip

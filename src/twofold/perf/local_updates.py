@@ -9,7 +9,12 @@ from __future__ import annotations
 
 import math
 
-EXCHANGE_BYTES: dict[str, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}
+from twofold.plan import Exchange
+
+EXCHANGE_BYTES: dict[Exchange, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4.0 / 512.0}
+"""An element on the wire; 512 of 8 bits share a 32-bit scale."""
+OUTER_BYTES = 8.0
+"""Per parameter on every worker: the weights of the last exchange, and the outer momentum."""
 MOST_LOCAL_STEPS = 500
 """As far as was published (arXiv 2311.08105: 500 steps at equal perplexity)."""
 MOST_WORKERS = 8

@@ -26,7 +26,8 @@ _PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """A model and workload on several pools. `local`: they are processes on a calibrated
-    processor, priced by measured curves; else catalog pools, priced by the fleet's physics."""
+    processor, priced by measured curves; else catalog pools, priced by the fleet's physics, all in
+    one `precision`. `precisions` are those that were asked for."""
 
     model: Model
     workload: Train
@@ -35,6 +36,7 @@ class Question:
     date: str
     limit_bytes: float = np.inf
     precision: Precision | None = None
+    precisions: tuple[Precision, ...] | None = None
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -116,7 +118,8 @@ def make_question(
         fit=fit,
         date=date,
         limit_bytes=np.inf if limit_bytes is None else limit_bytes,
-        precision=None if question_is_local(pools) else _common_precision(pools, precisions),
+        precision=None if is_calibrated(pools[0]) else _common_precision(pools, precisions),
+        precisions=precisions,
     )
     if workload.recipe.global_batch < 2:
         raise InputError(
@@ -129,10 +132,6 @@ def make_question(
             check_network(problem)
     assert question.joints is not None
     return question
-
-
-def question_is_local(pools: tuple[Pool, ...]) -> bool:
-    return is_calibrated(pools[0])
 
 
 def _common_precision(

@@ -96,7 +96,9 @@ class Replicas:
         kinds = dict.fromkeys(
             replace(plan, micro_batch=1)
             for plan in plans
-            if plan.threads == threads and not plan.compile
+            if plan.threads == threads
+            and not plan.compile
+            and plan.precision in (asked.precisions or (plan.precision,))
         )
         middling = max(1, asked.global_batch // (2 * sum(p.num_devices for p in asked.pools)))
         best: dict[Recompute, tuple[float, Plan]] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from twofold.perf.local_updates import (
     EXCHANGE_BYTES,
     MOST_WORKERS,
+    OUTER_BYTES,
     exposed_s,
     fewest_local_steps,
 )
@@ -70,13 +71,21 @@ def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
     counts = dict(zip(ranks.pools, ranks.count, strict=True))
     bytes_each = EXCHANGE_BYTES[form.width]
     exchange = exchange_of(question, ranks.pools, counts, ranks.layout, bytes_each)
-    alone = replace(ranks, exchange=replace(exchange, once_s=0.0, every_s=0.0))
+    outer_bytes = OUTER_BYTES * question.parameters
+    outer_bytes /= ranks.layout.tensor_degree * ranks.layout.pipeline_degree
+    alone = replace(
+        ranks,
+        exchange=replace(exchange, once_s=0.0, every_s=0.0),
+        costs=tuple(
+            replace(cost, peak_bytes=cost.peak_bytes + outer_bytes) for cost in ranks.costs
+        ),
+    )
     shared = share_out(question, alone, even=False)
     if shared is None:
         return None
     busy_s = shared.step_s
     allowed = OVERHEAD_FRACTION if form.fragments == 1 else 1.0
-    steps = fewest_local_steps(exchange.once_s, busy_s, allowed)
+    steps = max(form.fragments, fewest_local_steps(exchange.once_s, busy_s, allowed))
     shown = exposed_s(exchange.once_s, busy_s, local_steps=steps, fragments=form.fragments)
     placed = placement_of(question, form.kind, replace(shared, exposed_s=shown))
     return replace(
