@@ -15,6 +15,7 @@ from twofold.engines.run import Run, thin_curve
 from twofold.errors import InputError, JobFailed
 from twofold.launch import Finished, Job
 from twofold.plan import Plan
+from twofold.policy import pool_of_rank
 
 
 def embedded_job(
@@ -55,6 +56,7 @@ def embedded_job(
         timeout_s=timeout_s,
         num_ranks=num_ranks.pop(),
         environment=rank_environment(documents[0].plan),
+        cpu_cores=rank_cores(documents[0]),
     )
 
 
@@ -67,12 +69,21 @@ def on_fewer_ranks(job: Job, plan: Path, document: PlanDocument) -> Job:
         argv=argv,
         num_ranks=document.plan.num_ranks,
         environment=rank_environment(document.plan),
+        cpu_cores=rank_cores(document),
     )
 
 
 def rank_environment(plan: Plan) -> dict[str, str]:
     """Ranks of one machine share its cores: each library is held to the plan's threads."""
     return {} if plan.num_ranks == 1 else {"OMP_NUM_THREADS": str(plan.threads)}
+
+
+def rank_cores(document: PlanDocument) -> tuple[float | None, ...]:
+    """The quota of every rank, where its pool's machines are processes under one."""
+    plan = document.plan
+    quotas = {p.name: p.cpu_cores.value for p in document.fleet.pools if p.cpu_cores is not None}
+    cores = tuple(quotas.get(pool_of_rank(rank, plan)) for rank in range(plan.num_ranks))
+    return cores if any(cores) else ()
 
 
 def check_finished(job: Job, finished: Finished) -> None:

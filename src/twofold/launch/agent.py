@@ -180,4 +180,5 @@ def _order(fields: dict[str, Any]) -> Order:
         working_folder=fields["working_folder"],
         ranks=tuple(map(int, fields["ranks"])),
         num_ranks=int(fields["num_ranks"]),
+        cpu_cores=tuple(fields["cpu_cores"]),
     )

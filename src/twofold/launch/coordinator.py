@@ -139,13 +139,19 @@ class Coordinator:
 
     def pump(self, timeout_s: float) -> None:
         """Wait for messages at most so long, and take them in."""
-        live = [host.connection for host in self._remote if not host.connection.closed]
-        live += [c.connection for c in self._candidates if not c.connection.closed]
-        select.select([self._listener, *(c.socket for c in live)], [], [], timeout_s)
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        for connection in (c.connection for c in (*self._remote, *self._candidates)):
+            if not connection.closed:
+                poll.register(connection.socket, select.POLLIN)
+        poll.poll(timeout_s * 1e3)
         self._accept()
         for candidate in self._candidates:
             for message in candidate.connection.receive():
-                self._hear(candidate, message)
+                try:
+                    self._hear(candidate, message)
+                except (KeyError, TypeError, ValueError):
+                    candidate.connection.close()
         self._candidates = [c for c in self._candidates if self._is_pending(c)]
         for host in self._remote:
             host.take_in()

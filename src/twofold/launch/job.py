@@ -12,7 +12,8 @@ class Job:
 
     Output goes to `folder`/job.log, of several ranks to `folder`/logs/rank-00000.log and so on;
     rows are read from the JSONL `metrics` files. `working_folder` is where it starts; None is
-    the current one. With several ranks `argv` starts with a Python interpreter, and other
+    the current one. `cpu_cores` holds each rank to so many cores (None or none given: to no limit).
+    With several ranks `argv` starts with a Python interpreter, and other
     machines use their own.
     """
 
@@ -24,6 +25,7 @@ class Job:
     working_folder: Path | None = None
     timeout_s: float | None = None
     num_ranks: int = 1
+    cpu_cores: tuple[float | None, ...] = ()
 
     @property
     def log(self) -> Path:

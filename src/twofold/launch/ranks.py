@@ -12,6 +12,7 @@ from pathlib import Path
 from twofold.errors import EnvironmentLack
 from twofold.launch.job import rank_log
 from twofold.launch.process import Process, signal_group, start_process
+from twofold.launch.quota import CpuQuota
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,10 @@ class Order:
     working_folder: str | None
     ranks: tuple[int, ...]
     num_ranks: int
+    cpu_cores: tuple[float | None, ...] = ()
+
+    def cores_of(self, rank: int) -> float | None:
+        return self.cpu_cores[rank] if self.cpu_cores else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +46,16 @@ class Ranks:
 
     def __init__(self, order: Order, environment: Mapping[str, str]) -> None:
         self._processes: dict[int, Process] = {}
+        self._quotas: dict[int, CpuQuota] = {}
         self._insist_at: float | None = None
         try:
             for local_rank, rank in enumerate(order.ranks):
+                cores = order.cores_of(rank)
+                if cores is not None:
+                    self._quotas[rank] = CpuQuota(f"rank-{rank}", cores)
                 self._processes[rank] = _start(order, rank, local_rank, environment)
+                if cores is not None:
+                    self._quotas[rank].hold(self._processes[rank].pid)
         except BaseException:
             self.end()
             raise
@@ -63,6 +74,8 @@ class Ranks:
             if code is not None:
                 signal_group(process, signal.SIGKILL)
                 del self._processes[rank]
+                if rank in self._quotas:
+                    self._quotas.pop(rank).close()
                 ends.append(RankEnd(rank=rank, code=code))
         return sorted(ends, key=lambda end: (end.code >= 0, end.rank))
 
@@ -77,6 +90,9 @@ class Ranks:
         for process in self._processes.values():
             process.wait()
         self._processes.clear()
+        for quota in self._quotas.values():
+            quota.close()
+        self._quotas.clear()
 
     def _signal(self, number: int) -> None:
         for process in self._processes.values():

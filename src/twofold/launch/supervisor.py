@@ -150,6 +150,7 @@ class Supervisor:
             working_folder=str(job.working_folder) if job.working_folder else None,
             ranks=self.ranks_of[host.index],
             num_ranks=job.num_ranks,
+            cpu_cores=job.cpu_cores,
         )
 
     def _watch(self, store: Store) -> _End:

@@ -120,7 +120,8 @@ def proof(token: str, who: str, nonce: str) -> str:
 
 
 def proves(said: object, token: str, who: str, nonce: str) -> bool:
-    return isinstance(said, str) and hmac.compare_digest(said, proof(token, who, nonce))
+    expected = proof(token, who, nonce).encode()
+    return isinstance(said, str) and hmac.compare_digest(said.encode(), expected)
 
 
 def _parse(line: bytes) -> Message | None:

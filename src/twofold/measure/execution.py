@@ -72,6 +72,8 @@ def execute_plan(
     predicted_s = guess.outcome.step_time_s if guess else None
     if _has_ended(folder):
         progress.note("this run has ended; nothing is left to do")
+        if machines is not None:
+            _send_home(folder.resolve(), machines, progress)
         return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
     write_json(
         folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
@@ -84,7 +86,7 @@ def execute_plan(
     )
     if machines is not None:
         finished = _run_on_many(job, document, machines, max_restarts, progress)
-    elif job.num_ranks > 1:
+    elif job.num_ranks > 1 or job.cpu_cores:
         with Interruption() as interruption:
             placement = (tuple(range(job.num_ranks)),)
             finished = _supervised(
@@ -128,17 +130,7 @@ def _run_on_many(
 ) -> Finished:
     """Be the head: gather the machines, supervise the run, and tell them how it ended."""
     placement = ranks_of_hosts(document.plan, document.fleet, machines.num_hosts)
-    address, port = machines.head
-    own = ThisHost(0, machines.interface or interface_of(address)) if machines.runs_ranks else None
-    team = Coordinator(
-        address,
-        port,
-        job.folder,
-        num_hosts=machines.num_hosts,
-        own=own,
-        lost_after_s=machines.lost_after_s,
-        note=progress.note,
-    )
+    team = _coordinator(job.folder, machines, progress)
     code, why = _INTERRUPTED, "interrupted"
     try:
         with Interruption() as interruption:
@@ -153,6 +145,30 @@ def _run_on_many(
     finally:
         team.close(code, why)
     return finished
+
+
+def _send_home(folder: Path, machines: Machines, progress: Progress) -> None:
+    """The others wait for a head that has nothing to do for them."""
+    team = _coordinator(folder, machines, progress)
+    try:
+        with Interruption() as interruption:
+            team.gather(machines.join_within_s, interruption)
+    finally:
+        team.close(0, "the run has ended; nothing is left to do")
+
+
+def _coordinator(folder: Path, machines: Machines, progress: Progress) -> Coordinator:
+    address, port = machines.head
+    own = ThisHost(0, machines.interface or interface_of(address)) if machines.runs_ranks else None
+    return Coordinator(
+        address,
+        port,
+        folder,
+        num_hosts=machines.num_hosts,
+        own=own,
+        lost_after_s=machines.lost_after_s,
+        note=progress.note,
+    )
 
 
 def _supervised(
