@@ -19,7 +19,8 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-verify: test prove  ## the long form: also a whole proof on this machine
+verify: test prove  ## the long form: also a whole proof on this machine, and ten kills
+	TWOFOLD_VERIFY=1 $(BIN)/pytest -q tests/launch/test_training.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -119,6 +119,11 @@ def test_strangers_and_doubles_are_turned_away(tmp_path: Path) -> None:
     try:
         wait_for(lambda: (tmp_path / ".token").exists())
         assert (tmp_path / ".token").stat().st_mode & 0o777 == 0o600
+        for garbage in (b'{"kind": "hello", "host": "x"}\n', b"GET / HTTP/1.1\r\n\r\n[1]\n{}\n"):
+            with socket.create_connection(("127.0.0.1", port)) as stranger:
+                stranger.settimeout(10)
+                stranger.sendall(garbage)
+                assert stranger.recv(65536) == b""
         with socket.create_connection(("127.0.0.1", port)) as stranger:
             stranger.settimeout(10)
             hello = {"kind": "hello", "host": 2, "name": "x", "nonce": "1"}

@@ -48,7 +48,6 @@ def main() -> int:
     state, first = _load(checkpoints)
     if rank == 0:
         _trim(metrics, first)
-    (arguments.folder / f"pid-{rank}").write_text(str(os.getpid()))
     for step in range(first, arguments.steps):
         samples = range(step * arguments.global_batch, (step + 1) * arguments.global_batch)
         mine = sum((7919 * i * i + 104729) % _MODULUS for i in samples[rank::ranks])
