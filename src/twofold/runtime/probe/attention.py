@@ -46,7 +46,7 @@ def probe_attention(
             part.view(batch, seq, heads, head_dim).transpose(1, 2)
             for part in source.split(width, dim=-1)
         )
-        return attend.attend(query, key, value, seq).transpose(1, 2).reshape(batch, seq, width)
+        return attend.attend(query, key, value).transpose(1, 2).reshape(batch, seq, width)
 
     def forward() -> list[Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -34,8 +34,22 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lever="context_degree",
-        refuses=lambda plan, model: plan.context_degree > 1,
-        what="the embedded runtime cannot split a sequence over {plan.context_degree} ranks yet",
+        refuses=lambda plan, model: plan.context_degree > 1 and plan.pipeline_degree > 1,
+        what="the embedded runtime combines context ranks with data, tensor and expert ranks "
+        "alone, and the plan has {plan.pipeline_degree} stages",
+        help="plan with context degree 1 or pipeline degree 1",
+    ),
+    Rule(
+        lever="context_degree",
+        refuses=lambda plan, model: plan.context_degree > 1 and plan.sequence_parallel,
+        what="the embedded runtime splits sequences over context or over tensor ranks, and the "
+        "plan asks for both",
+        help="plan without sequence_parallel, or with context degree 1",
+    ),
+    Rule(
+        lever="context_degree",
+        refuses=lambda plan, model: plan.context_degree > 1 and model.entry is not None,
+        what="the embedded runtime splits sequences in its own networks, not in '{model.entry}'",
         help="plan with context degree 1",
     ),
     Rule(

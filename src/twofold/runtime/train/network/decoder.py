@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from twofold.errors import InputError
 from twofold.model import Model, embedded_lack
 from twofold.plan import Attention, Recompute
-from twofold.runtime.train.network.attention import SelfAttention
+from twofold.runtime.train.network.attention import Pieces, SelfAttention
 from twofold.runtime.train.network.experts import make_feedforward
 
 
@@ -73,6 +73,7 @@ class Decoder(nn.Module):
         part = Part(blocks=range(model.layers)) if part is None else part
         self.model = model
         self.recompute = recompute
+        self.pieces: Pieces | None = None
         self.embedding = nn.Embedding(model.vocab, model.hidden) if part.is_first else None
         self.positions = (
             nn.Embedding(model.max_seq_len, model.hidden)
@@ -103,7 +104,8 @@ class Decoder(nn.Module):
             tokens = hidden
             hidden = self.embedding(tokens)
             if self.positions is not None:
-                hidden = hidden + self.positions.weight[: tokens.shape[1]]
+                where = slice(tokens.shape[1]) if self.pieces is None else self.pieces.positions
+                hidden = hidden + self.positions.weight[where]
         for block in self.blocks.values():
             if self.recompute == "full" and self.training:
                 hidden = checkpoint(block, hidden, tokens, use_reentrant=False)

@@ -6,6 +6,7 @@ from torch import nn
 
 from twofold.document import PlanDocument
 from twofold.runtime.train.network import build_network, initialise
+from twofold.runtime.train.parallel.context import make_pieces, split_sequences
 from twofold.runtime.train.world import World
 
 
@@ -22,4 +23,8 @@ def make_network(document: PlanDocument, world: World) -> nn.Module:
 
 
 def parallelise(network: nn.Module, document: PlanDocument, world: World) -> None:
-    """Split layers (tensor), then experts, then shard what is left (ZeRO), in place."""
+    """Split sequences (context) and layers (tensor), then experts, then shard what is left (ZeRO),
+    in place."""
+    pieces = make_pieces(document, world)
+    if pieces is not None:
+        split_sequences(network, pieces)

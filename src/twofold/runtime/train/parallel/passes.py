@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from twofold.document import PlanDocument
 from twofold.plan import Plan
+from twofold.runtime.train.parallel.context import SequencePieces, make_pieces
 from twofold.runtime.train.parallel.loss import make_loss
 from twofold.runtime.train.world import World
 
@@ -42,6 +43,7 @@ class WholePass:
         self.plan = document.plan
         self.world = world
         self.loss = make_loss(document, world)
+        self.pieces = make_pieces(document, world)
         self.forward = torch.compile(self._loss) if self.plan.compile else self._loss
 
     def forward_backward(
@@ -66,7 +68,7 @@ class WholePass:
         return total
 
     def _loss(self, rows: Tensor) -> Tensor:
-        inputs, targets = inputs_and_targets(rows)
+        inputs, targets = inputs_and_targets(rows, self.pieces)
         return self.loss(self.network(inputs), targets)
 
 
@@ -74,9 +76,11 @@ def make_pass(network: nn.Module, document: PlanDocument, world: World) -> Pass:
     return WholePass(network, document, world)
 
 
-def inputs_and_targets(rows: Tensor) -> tuple[Tensor, Tensor]:
+def inputs_and_targets(rows: Tensor, pieces: SequencePieces | None) -> tuple[Tensor, Tensor]:
     """Rows [B, S + 1] -> tokens and their successors [B, S] that this rank computes."""
-    return rows[:, :-1], rows[:, 1:]
+    if pieces is None:
+        return rows[:, :-1], rows[:, 1:]
+    return rows[:, pieces.positions], rows[:, pieces.positions + 1]
 
 
 def autocast(plan: Plan, device: torch.device) -> AbstractContextManager[Any]:
