@@ -21,11 +21,12 @@ from twofold.evidence.records import Role, Sample
 from twofold.host import EnergyCounter, EnergySource, contention, observe
 from twofold.launch import run_job
 from twofold.measure.contestants import Contestant
+from twofold.measure.execution import run_here
 from twofold.measure.ledger import Ledger
 from twofold.measure.progress import Progress, wait_for_quiet
 
 AA_PAIRS = 3
-_AA_STEPS = 24
+_AA_STEPS, _LEAST_AA_STEPS, _AA_S = 24, 8, 10.0
 _QUIET_WAIT_S = 20.0
 
 
@@ -179,7 +180,7 @@ def _run_documents(
         arena.progress.detail(row)
         windows.see(row)
 
-    check_finished(job, run_job(job, on_row))
+    check_finished(job, run_here(job, documents[0], on_row, arena.progress))
     windows.close()
     samples = []
     for turn, folder in enumerate(folders):
@@ -337,9 +338,12 @@ def _sample(
 
 
 def _short(contestant: Contestant) -> Contestant:
-    """The contestant with one length of a few steps, for A/A."""
+    """The contestant with one length of a few steps, for A/A: fewer where they are long."""
     assert contestant.document is not None
-    tokens = _AA_STEPS * contestant.document.workload.tokens_per_step
+    steps, guess = _AA_STEPS, contestant.arm.prediction
+    if guess is not None:
+        steps = max(_LEAST_AA_STEPS, min(steps, int(_AA_S / guess.step_time_s)))
+    tokens = steps * contestant.document.workload.tokens_per_step
     shortest = min(tokens, contestant.arm.lengths_tokens[-1])
     return replace(
         contestant, arm=replace(contestant.arm, lengths_tokens=(shortest,), fixed_length=0)

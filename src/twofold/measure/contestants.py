@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from twofold import __version__
+from twofold.catalog import read_fleet
 from twofold.document import PlanDocument, as_json, from_mapping, make_document, part_hash
 from twofold.engines import Command
 from twofold.errors import InputError
 from twofold.evidence.records import Arm, Prediction
 from twofold.fleet import Fleet
-from twofold.measure.experiment import ArmSpec, Experiment
+from twofold.measure.experiment import ArmSpec, Experiment, Placing
 from twofold.measure.finals import choose_plan
 from twofold.measure.progress import Progress
 from twofold.measure.tuned import Tuned, TunedArm
@@ -21,7 +23,11 @@ from twofold.model import (
     num_parameters,
 )
 from twofold.perf.learning import tokens_ratio_to_loss
+from twofold.perf.speeds import fitted_efficiencies
 from twofold.perf.train import estimate
+from twofold.search.placement.answer import PlacementAnswer, place
+from twofold.search.placement.found import Placement
+from twofold.search.placement.question import make_question
 from twofold.workload import Corpus, Recipe, Train
 
 QUICK_FRACTION = 0.125
@@ -74,6 +80,68 @@ def command_contestant(name: str, spec: ArmSpec) -> Contestant:
         command=spec.command,
         finals=[],
     )
+
+
+def placed_contestant(
+    name: str, experiment: Experiment, *, corpus: Corpus, progress: Progress, quick: bool
+) -> Contestant:
+    """An arm on unlike pools: its recipe as it stands, the plan that its placement asks for."""
+    spec = experiment.arms[name]
+    assert experiment.workload is not None
+    assert experiment.workload.tokens is not None
+    assert experiment.fleet is not None
+    assert spec.placement is not None
+    candidate = spec.candidates[0]
+    model, recipe = experiment.models[candidate.model], experiment.recipes[candidate.recipe]
+    tokens = experiment.workload.tokens
+    if quick:
+        step = recipe.global_batch * experiment.workload.seq_len
+        tokens = max(4, round(QUICK_FRACTION * tokens / step)) * step
+    workload = _workload(experiment, corpus, recipe, tokens)
+    progress.note(f"placing '{name}'")
+    fleet = read_fleet([experiment.fleet])
+    month = f"{datetime.now(UTC):%Y-%m}"
+    found = place(make_question(model, workload, fleet, fitted_efficiencies(), month))
+    chosen = _placements(found)[spec.placement]
+    if chosen is None:
+        raise InputError(
+            f"there is no plan of {spec.placement} that fits",
+            at=f"experiment, arms.{name}.placement",
+            help="look at what fits: twofold plan MODEL --fleet FLEET",
+        )
+    document = make_document(
+        model=model,
+        workload=workload,
+        fleet=fleet,
+        plan=chosen.plan,
+        estimate=chosen.estimate,
+        seed=0,
+        twofold_version=__version__,
+    )
+    return Contestant(
+        arm=Arm(
+            name=name,
+            title=spec.title,
+            maths=spec.placement,
+            recipe=candidate.recipe,
+            lengths_tokens=(tokens,),
+            fixed_length=0,
+            num_parameters=num_parameters(model),
+            inference_flop_per_token=inference_flop_per_token(model, workload.seq_len),
+            model_hash=part_hash(model),
+            workload_hash=part_hash(workload),
+            plan=as_json(document),
+            command=None,
+            prediction=_prediction_of(document, None),
+        ),
+        document=document,
+        command=None,
+        finals=[],
+    )
+
+
+def _placements(found: PlacementAnswer) -> dict[Placing, Placement | None]:
+    return {"planned": found.best[0], "even shares": found.even, "best subset": found.subset}
 
 
 def embedded_contestant(
@@ -204,10 +272,15 @@ def _workload(experiment: Experiment, corpus: Corpus, recipe: Recipe, tokens: in
 
 def _prediction(experiment: Experiment, tuned: Tuned, document: PlanDocument) -> Prediction | None:
     """From calibration and published learning factors; the baseline's own tokens are given."""
+    return _prediction_of(document, _tokens_to_target(experiment, tuned, document))
+
+
+def _prediction_of(
+    document: PlanDocument, tokens: tuple[float, float, float] | None
+) -> Prediction | None:
     guess = document.estimate
     if guess is None or guess.outcome.peak_memory_bytes is None:
         return None
-    tokens = _tokens_to_target(experiment, tuned, document)
     return Prediction(
         step_time_s=guess.outcome.step_time_s,
         step_time_low_s=guess.step_time_low_s,

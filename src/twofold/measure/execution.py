@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,21 +84,41 @@ def execute_plan(
     job = embedded_job(
         [document], [folder], evaluate=["tune"], checkpoint_every_s=checkpoint_every_s
     )
-    if machines is not None:
-        finished = _run_on_many(job, document, machines, max_restarts, progress)
-    elif job.num_ranks > 1 or job.cpu_cores:
-        with Interruption() as interruption:
-            placement = (tuple(range(job.num_ranks)),)
-            finished = _supervised(
-                job, document, ThisMachine(), placement, interruption, max_restarts, progress
-            )
-    else:
-        finished = run_job(job, progress.detail)
-    if finished.returncode in (_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+    try:
+        if machines is not None:
+            finished = _run_on_many(job, document, machines, max_restarts, progress)
+        else:
+            finished = run_here(job, document, progress.detail, progress, max_restarts)
+        _raise_if_interrupted(finished)
+    except KeyboardInterrupt:
         progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
-        raise KeyboardInterrupt
+        raise
     check_finished(job, finished)
     return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+
+
+def run_here(
+    job: Job,
+    document: PlanDocument,
+    on_row: Callable[[dict[str, Any]], None],
+    progress: Progress,
+    max_restarts: int = 0,
+) -> Finished:
+    """Run all ranks on this machine. KeyboardInterrupt where it was asked to stop."""
+    if job.num_ranks == 1 and not job.cpu_cores:
+        return run_job(job, on_row)
+    with Interruption() as interruption:
+        placement = (tuple(range(job.num_ranks)),)
+        finished = _supervised(
+            job, document, ThisMachine(), placement, interruption, max_restarts, on_row, progress
+        )
+    _raise_if_interrupted(finished)
+    return finished
+
+
+def _raise_if_interrupted(finished: Finished) -> None:
+    if finished.returncode in (_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
 
 
 def run_folder(path: Path, runs: Path) -> tuple[Path, PlanDocument]:
@@ -136,7 +156,14 @@ def _run_on_many(
         with Interruption() as interruption:
             team.gather(machines.join_within_s, interruption)
             finished = _supervised(
-                job, document, team, placement, interruption, max_restarts, progress
+                job,
+                document,
+                team,
+                placement,
+                interruption,
+                max_restarts,
+                progress.detail,
+                progress,
             )
         code, why = finished.returncode, "done" if finished.returncode == 0 else "see the head"
     except TwofoldError as error:
@@ -178,6 +205,7 @@ def _supervised(
     placement: Placement,
     interruption: Interruption,
     max_restarts: int,
+    on_row: Callable[[dict[str, Any]], None],
     progress: Progress,
 ) -> Finished:
     return Supervisor(
@@ -187,7 +215,7 @@ def _supervised(
         interruption=interruption,
         max_restarts=max_restarts,
         shrink=_Shrinking(job, document).without,
-        on_row=progress.detail,
+        on_row=on_row,
         note=progress.note,
     ).run()
 

@@ -25,15 +25,18 @@ from twofold.workload import Recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Maths = Literal["default", "fastest", "planned"]
+Placing = Literal["planned", "even shares", "best subset"]
 Kind = Literal["same maths", "same loss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
-    """The text and the length of a sequence, the same for every arm."""
+    """The text and the length of a sequence, the same for every arm; `tokens` of arms that are
+    placed on a fleet, which are not tuned."""
 
     text: str = "stdlib"
     seq_len: int = 128
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,10 @@ class ArmSpec:
     `fixed_only` arms run at the fixed length alone. `tuning_s` is the length of a tuning trial;
     `safety` overrides the tuning's for this arm: seeds scatter, and an arm that is to pass a
     non-inferiority test in few blocks must aim below the loss it is compared at.
+
+    `placement` runs the arm's one candidate on the pools of the experiment's fleet, as its recipe
+    stands: the best plan over all of them, equal shares on all, or equal shares on the best
+    subset of the pools.
     """
 
     title: str = ""
@@ -99,6 +106,7 @@ class ArmSpec:
     fixed_only: bool = False
     tuning_s: float | None = None
     safety: float | None = None
+    placement: Placing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +118,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """One experiment file, checked."""
+    """One experiment file, checked. `fleet` is the file of unlike pools that arms are placed on."""
 
     name: str
     arms: dict[str, ArmSpec]
@@ -120,6 +128,7 @@ class Experiment:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     tuning: TuningSpec | None = None
     tuned: str | None = None
+    fleet: str | None = None
     models: dict[str, Model] = field(default_factory=dict)
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
@@ -152,6 +161,8 @@ class Experiment:
                 f"{sum(given)} of candidates, as_arm and command are given",
                 "give exactly one",
             )
+        if arm.placement is not None:
+            self._check_placed(name, arm)
         if arm.command is None and self.workload is None:
             _refuse("workload", f"arm '{name}' trains a model on nothing", "add [workload]")
         if arm.as_arm is not None and (
@@ -169,6 +180,18 @@ class Experiment:
                         f"there is no {kind} '{key}'",
                         f"use one of {', '.join(table) or 'none that exists'}",
                     )
+
+    def _check_placed(self, name: str, arm: ArmSpec) -> None:
+        if self.fleet is None:
+            _refuse("fleet", f"arm '{name}' is placed on no fleet", "name a fleet file")
+        if self.workload is None or self.workload.tokens is None:
+            _refuse("workload.tokens", f"arm '{name}' has no length", "say how many tokens")
+        if len(arm.candidates) != 1:
+            _refuse(f"arms.{name}.candidates", "a placed arm is not tuned", "give exactly one")
+
+    @property
+    def needs_tuning(self) -> bool:
+        return any(arm.command is None and arm.placement is None for arm in self.arms.values())
 
     @property
     def has_commands(self) -> bool:
@@ -193,6 +216,8 @@ def read_experiment(path: Path) -> tuple[Experiment, dict[str, Any]]:
     experiment = from_mapping(mapping, Experiment, at=str(path))
     if experiment.tuned is not None:
         experiment = replace(experiment, tuned=str(path.parent / experiment.tuned))
+    if experiment.fleet is not None:
+        experiment = replace(experiment, fleet=str(path.parent / experiment.fleet))
     return experiment, mapping
 
 

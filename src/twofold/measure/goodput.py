@@ -161,7 +161,4 @@ def _ends_of_attempts(starts: list[Row], events: list[Row]) -> list[float]:
 
 def _gaps_s(attempts: list[_Attempt]) -> float:
     """From the end of an attempt to the start of the next: stopping what was left of it."""
-    return sum(
-        later.begin_at - earlier.end_at
-        for earlier, later in pairwise(attempts)
-    )
+    return sum(later.begin_at - earlier.end_at for earlier, later in pairwise(attempts))

@@ -35,6 +35,7 @@ from twofold.measure.contestants import (
     Contestant,
     command_contestant,
     embedded_contestant,
+    placed_contestant,
     restored_contestant,
 )
 from twofold.measure.experiment import Experiment, read_experiment
@@ -169,6 +170,9 @@ def _finish(
 def _prepare(experiment: Experiment, progress: Progress) -> tuple[Tuned | None, Corpus | None]:
     if experiment.workload is None:
         return None, None
+    if not experiment.needs_tuning:
+        progress.note("preparing the text")
+        return None, prepare_corpus(experiment.workload.text)
     if experiment.tuned is None or not Path(experiment.tuned).is_file():
         raise InputError(
             "the experiment has no tuned recipes yet",
@@ -193,6 +197,12 @@ def _contestants(
     for name, spec in experiment.arms.items():
         if spec.command is not None:
             contestants.append(command_contestant(name, spec))
+            continue
+        assert corpus is not None
+        if spec.placement is not None:
+            contestants.append(
+                placed_contestant(name, experiment, corpus=corpus, progress=progress, quick=quick)
+            )
             continue
         assert tuned is not None and corpus is not None and fleet is not None  # noqa: PT018
         contestants.append(
@@ -224,6 +234,7 @@ def _draft(
     arms = [contestant.arm for contestant in contestants]
     documents = {c.arm.name: c.document for c in contestants if c.document is not None}
     known = {name: d for name, d in documents.items() if d.model.entry is None}
+    on_one = {name: d for name, d in known.items() if d.plan.num_ranks == 1}
     return Evidence(
         schema_version=SCHEMA_VERSION,
         twofold_version=__version__,
@@ -246,7 +257,7 @@ def _draft(
             name: training_flop_per_token(d.model, d.workload.seq_len) for name, d in known.items()
         },
         arm_roofline={
-            name: roofline_rows(d.model, d.workload, d.fleet, d.plan) for name, d in known.items()
+            name: roofline_rows(d.model, d.workload, d.fleet, d.plan) for name, d in on_one.items()
         },
         energy_grade="unknown",
         environment={
