@@ -22,6 +22,9 @@ class Recipe:
     are left to AdamW at `adam_learning_rate`, and `orthogonal_steps` counts its Newton-Schulz
     iterations. Warm-up and decay are fractions of the run.
     `global_batch` counts sequences per optimizer step.
+
+    Under local updates the common weights move by SGD with Nesterov momentum, at
+    `outer_learning_rate` and `outer_momentum` (DiLoCo's, arXiv 2311.08105, section 3).
     """
 
     optimizer: Optimizer = "adamw"
@@ -39,6 +42,8 @@ class Recipe:
     final_learning_rate_fraction: float = 0.1
     global_batch: int
     initialisation: Initialisation = "gpt2"
+    outer_learning_rate: float = 0.7
+    outer_momentum: float = 0.9
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -53,6 +58,12 @@ class Recipe:
             )
         if self.orthogonal_steps < 1:
             _refuse("orthogonal_steps", f"it is {self.orthogonal_steps}", "use at least 1")
+        if not self.outer_learning_rate > 0:
+            _refuse(
+                "outer_learning_rate", f"it is {self.outer_learning_rate}", "use a positive number"
+            )
+        if not 0 <= self.outer_momentum < 1:
+            _refuse("outer_momentum", f"it is {self.outer_momentum}", "use 0 to below 1")
         for field in ("warmup_fraction", "decay_fraction", "final_learning_rate_fraction"):
             if not 0 <= getattr(self, field) <= 1:
                 _refuse(field, f"it is {getattr(self, field)}", "use a fraction from 0 to 1")

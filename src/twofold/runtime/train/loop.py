@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
 from twofold.runtime.train.metrics import MetricsFile, Row
 from twofold.runtime.train.optimizers import learning_rate_fraction
-from twofold.runtime.train.state import TrainingState
 from twofold.runtime.train.stepper import Stepper, Wish, pick_device
 from twofold.runtime.train.stop import stop_requested
 from twofold.runtime.train.world import joined
@@ -72,9 +71,12 @@ def train(
 def _train(
     stepper: Stepper, corpus: Corpus, folder: Path, options: RunOptions, started_at: float
 ) -> None:
+    world = stepper.world
     stepper.warm_up()
-    held = TrainingState(stepper.network, stepper.optimizers)
-    with Checkpoints(folder / "checkpoints", held, stepper.world) as checkpoints:
+    with (
+        closing(stepper),
+        Checkpoints(folder / "checkpoints", stepper.held(), world) as checkpoints,
+    ):
         _train_on(stepper, checkpoints, corpus, folder, options, started_at)
 
 
@@ -173,7 +175,7 @@ def _train_steps(
                 "learning_rate_fraction": fraction,
             }
         )
-        if not math.isfinite(result.loss):
+        if result.diverged:
             metrics.write({"event": "diverged", "step": done})
             break
         if result.save or result.stop:

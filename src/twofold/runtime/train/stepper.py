@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +15,10 @@ from twofold.document import PlanDocument
 from twofold.errors import EnvironmentLack
 from twofold.policy import even_shares, micro_batches, num_micro_steps, shares_of
 from twofold.runtime.train.gradients import SummedGradients
+from twofold.runtime.train.local_updates import LocalState, LocalUpdates
 from twofold.runtime.train.optimizers import make_optimizers
 from twofold.runtime.train.parallel import make_network, make_pass
+from twofold.runtime.train.state import Held, TrainingState
 from twofold.runtime.train.support import refuse_unsupported
 from twofold.runtime.train.world import World
 
@@ -34,7 +38,7 @@ class StepResult:
     """The mean loss over the global batch, and how the ranks spent the step.
 
     `compute_s` is each rank's time until its last backward pass ended; `stop` and `save` are the
-    wish of any rank, and the same on all.
+    wish of any rank, and the same on all, as is `diverged`.
     """
 
     loss: float
@@ -42,6 +46,19 @@ class StepResult:
     compute_s: tuple[float, ...]
     stop: bool
     save: bool
+    diverged: bool
+
+    @classmethod
+    def of_one(cls, loss: float, gradient_norm: float, compute_s: float) -> StepResult:
+        """Of a rank that did not meet the others: its own loss, over its share."""
+        return cls(
+            loss=loss,
+            gradient_norm=gradient_norm,
+            compute_s=(compute_s,),
+            stop=False,
+            save=False,
+            diverged=False,
+        )
 
 
 class Stepper:
@@ -62,7 +79,9 @@ class Stepper:
         self.network = make_network(document, world).train()
         self.passes = make_pass(self.network, document, world)
         self.optimizers = make_optimizers(self.network, recipe, plan)
-        self.gradients = SummedGradients(self.network.parameters(), world.group("data", "context"))
+        self.local = self._local_updates() if plan.local_steps else None
+        summed_over = None if self.local else world.group("data", "context")
+        self.gradients = SummedGradients(self.network.parameters(), summed_over)
         self._peak_rates = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
     def my_samples(self, step: int) -> tuple[int, int]:
@@ -70,6 +89,20 @@ class Stepper:
         before = sum(self.shares[: self.world.place.data])
         first = step * self.document.workload.recipe.global_batch + before
         return first, self.shares[self.world.place.data]
+
+    def weight(self) -> float:
+        """This data rank's share of the tokens."""
+        return self.shares[self.world.place.data] / self.document.workload.recipe.global_batch
+
+    def held(self) -> Held:
+        """What a checkpoint holds."""
+        own = TrainingState(self.network, self.optimizers)
+        return own if self.local is None else LocalState(self.local, own)
+
+    def close(self) -> None:
+        """Before the ranks part: nothing may be under way."""
+        if self.local is not None:
+            self.local.close()
 
     def set_rates(self, fraction: float) -> None:
         """Learning rates at a fraction of their peaks."""
@@ -88,23 +121,31 @@ class Stepper:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.local is not None and not self.local.after_step():
+            return StepResult.of_one(float(total), float(norm), compute_s)
         mine = wish()
-        every = self.world.gather([float(total), compute_s, float(mine.stop), float(mine.save)])
+        loss = float(total) * (self.weight() if self.local else 1.0)
+        every = self.world.gather([loss, compute_s, float(mine.stop), float(mine.save)])
+        if self.local is not None:
+            self.local.go_on()
+        loss = self._sum_of_losses([row[0] for row in every])
         return StepResult(
-            loss=self._sum_of_losses([row[0] for row in every]),
+            loss=loss,
             gradient_norm=float(norm),
             compute_s=tuple(row[1] for row in every),
             stop=any(row[2] for row in every),
             save=any(row[3] for row in every),
+            diverged=not math.isfinite(loss),
         )
 
     def forward_backward(self, rows: Tensor) -> Tensor:
         """The passes of a step; gradients may still be on their way."""
         plan, recipe = self.document.plan, self.document.workload.recipe
         sizes = micro_batches(rows.shape[0], num_micro_steps(plan, self.shares))
+        sequences = rows.shape[0] if self.local else recipe.global_batch
         return self.passes.forward_backward(
             rows.split(sizes),
-            sequence_weight=1 / (recipe.global_batch * plan.context_degree),
+            sequence_weight=1 / (sequences * plan.context_degree),
             before_last=self.gradients.arm,
         )
 
@@ -133,12 +174,23 @@ class Stepper:
         count = shares[self.world.place.data]
         mine = windows[first : first + count] if count else windows[:1]
         steps = -(-max(shares) // _EVALUATION_BATCH)
-        total = float(self.passes.evaluate(mine.split(micro_batches(mine.shape[0], steps))))
+        with self.local.shared_weights() if self.local else nullcontext():
+            total = float(self.passes.evaluate(mine.split(micro_batches(mine.shape[0], steps))))
         self.network.train()
         every = self.world.gather([total if count else 0.0])
         plan = self.document.plan
         return self._sum_of_losses([row[0] for row in every]) / (
             windows.shape[0] * plan.context_degree
+        )
+
+    def _local_updates(self) -> LocalUpdates:
+        return LocalUpdates(
+            self.network,
+            self.document.workload.recipe,
+            self.document.plan,
+            self.world,
+            num_steps=self.document.workload.num_steps,
+            weight=self.weight,
         )
 
     def _sum_of_losses(self, losses: list[float]) -> float:

@@ -72,9 +72,41 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lever="local_steps",
-        refuses=lambda plan, model: plan.local_steps > 0,
-        what="the embedded runtime has no local updates yet",
+        refuses=lambda plan, model: plan.local_steps > 0 and plan.num_ranks > plan.data_degree,
+        what="local updates are between data ranks alone, and the plan has {plan.data_degree} of "
+        "{plan.num_ranks} ranks",
+        help="plan with tensor, context and pipeline degrees of 1, or with local_steps 0",
+    ),
+    Rule(
+        lever="local_steps",
+        refuses=lambda plan, model: (
+            plan.local_steps > 0 and (plan.expert_degree > 1 or plan.zero_stage > 0)
+        ),
+        what="under local updates every rank holds weights of its own, and the plan spreads them: "
+        "expert degree {plan.expert_degree}, ZeRO stage {plan.zero_stage}",
+        help="plan with expert degree 1 and ZeRO stage 0, or with local_steps 0",
+    ),
+    Rule(
+        lever="local_steps",
+        refuses=lambda plan, model: plan.local_steps > 0 and plan.data_degree < 2,
+        what="local updates of one rank have nobody to be exchanged with",
         help="plan with local_steps 0",
+    ),
+    Rule(
+        lever="rebalance_steps",
+        refuses=lambda plan, model: plan.local_steps > 0 and plan.rebalance_steps > 0,
+        what="under local updates ranks do not meet every step, and their shares stay",
+        help="plan with rebalance_steps 0",
+    ),
+    Rule(
+        lever="exchange_fragments",
+        refuses=lambda plan, model: (
+            plan.exchange_fragments > 1
+            and plan.exchange_fragments > min(plan.local_steps, model.layers)
+        ),
+        what="{plan.exchange_fragments} fragments of {model.layers} layers cannot be sent in "
+        "{plan.local_steps} local steps",
+        help="use at most as many fragments as local steps and as layers",
     ),
     Rule(
         lever="offload",
