@@ -84,6 +84,7 @@ class Run:
     def _run(self, machines: Machines | None) -> int:
         from twofold.measure.execution import execute_plan
         from twofold.report.terminal import run_text
+        from twofold.report.trace import write_trace
 
         with watcher() as progress:
             done = execute_plan(
@@ -94,6 +95,8 @@ class Run:
                 max_restarts=self.max_restarts,
                 machines=machines,
             )
+        if (done.folder / "ranks").is_dir():
+            write_trace(done.folder, done.folder / "trace.json")
         answer(done.as_mapping() if self.json else run_text(done))
         return EXIT_NO if done.run.diverged else 0
 

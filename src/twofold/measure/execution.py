@@ -22,6 +22,7 @@ from twofold.launch.interruption import Interruption
 from twofold.launch.network import interface_of
 from twofold.launch.supervisor import Placement, Smaller, Supervisor
 from twofold.measure.folders import free_folder
+from twofold.measure.goodput import Goodput, read_goodput
 from twofold.measure.progress import Progress
 from twofold.policy import ranks_of_hosts, shrink
 from twofold.workload.train import UNSPECIFIED
@@ -31,17 +32,19 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
-    """A finished run and where it lies."""
+    """A finished run and where it lies; `goodput` where a supervisor kept its events."""
 
     folder: Path
     run: Run
     predicted_step_time_s: float | None
+    goodput: Goodput | None
 
     def as_mapping(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
             "predicted_step_time_s": self.predicted_step_time_s,
             "run": asdict(self.run),
+            "goodput": None if self.goodput is None else self.goodput.as_mapping(),
         }
 
 
@@ -74,7 +77,7 @@ def execute_plan(
         progress.note("this run has ended; nothing is left to do")
         if machines is not None:
             _send_home(folder.resolve(), machines, progress)
-        return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+        return _executed(folder, predicted_s)
     write_json(
         folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
     )
@@ -94,7 +97,17 @@ def execute_plan(
         progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
         raise
     check_finished(job, finished)
-    return Executed(folder=folder, run=read_run(folder), predicted_step_time_s=predicted_s)
+    return _executed(folder, predicted_s)
+
+
+def _executed(folder: Path, predicted_s: float | None) -> Executed:
+    supervised = (folder / "events.jsonl").exists()
+    return Executed(
+        folder=folder,
+        run=read_run(folder),
+        predicted_step_time_s=predicted_s,
+        goodput=read_goodput(folder) if supervised else None,
+    )
 
 
 def run_here(

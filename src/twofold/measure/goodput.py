@@ -7,7 +7,7 @@ that writes these rows. Goodput is training that lasted over all of the wall tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,13 @@ class Goodput:
             "restart": self.restart_s,
             "lost work": self.lost_s,
             "other": self.other_s,
+        }
+
+    def as_mapping(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "fraction": self.fraction,
+            "predicted_fraction": self.predicted_fraction(),
         }
 
     def predicted_fraction(self) -> float:
