@@ -141,7 +141,8 @@ class Coordinator:
         """Wait for messages at most so long, and take them in."""
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
-        for connection in (c.connection for c in (*self._remote, *self._candidates)):
+        peers = [host.connection for host in self._remote]
+        for connection in peers + [candidate.connection for candidate in self._candidates]:
             if not connection.closed:
                 poll.register(connection.socket, select.POLLIN)
         poll.poll(timeout_s * 1e3)
