@@ -21,6 +21,7 @@ from twofold.perf.footprint import compose_footprint, state_columns
 from twofold.perf.host import host_of
 from twofold.perf.layers import layer_key, price_layers
 from twofold.perf.layout import layout_columns
+from twofold.perf.memory import saved_bytes
 from twofold.perf.parameters import model_columns
 from twofold.perf.plans import plan_columns, table_of
 from twofold.perf.rates import overlapped_s
@@ -126,8 +127,7 @@ def local_stage_costs(
     model: Model, workload: Train, pool: Pool, plan: Plan, exchange_s: float, limit_bytes: float
 ) -> StageCosts:
     """Of processes on a calibrated processor. `exchange_s` is what the whole model's gradients
-    take among the ranks of a stage; a stage has its share of it. Memory is an upper bound: both
-    ends are counted on every stage."""
+    take among the ranks of a stage; a stage has its share of it."""
     rows, layers = operator_table(model), model.layers
     curves = require_curves(pool.node.accelerator)
     slower = quota_slowdown(pool, plan.threads)
@@ -155,7 +155,7 @@ def local_stage_costs(
         [[once * (f * share[0] + share[1] * count / layers + e * share[2]) for e in (0, 1)]
          for f in (0, 1)]
     )  # fmt: skip
-    peak, more = _local_bytes(model, workload, pool, plan)
+    peak, more = _local_bytes(model, workload, pool, plan, share)
     arithmetic = sum(float(prices.parts_s[part][0]) for part in ("gemm", "attention"))
     return StageCosts(
         block_s=np.full(layers, micro[1] / layers),
@@ -163,8 +163,8 @@ def local_stage_costs(
         last_s=float(micro[2]),
         arithmetic_fraction=slower * arithmetic / float(micro.sum()),
         once_s=once_s,
-        peak_bytes=np.broadcast_to(peak, (2, 2, layers)),
-        more_bytes=np.broadcast_to(more, (2, 2, layers)),
+        peak_bytes=peak,
+        more_bytes=more,
         usable_bytes=min(limit_bytes, pool.node.accelerator.memory.usable_bytes.value),
         boundary_bytes=_RESIDUAL_BYTES * plan.micro_batch * workload.seq_len * model.hidden,
         senders=plan.data_degree,
@@ -174,17 +174,42 @@ def local_stage_costs(
     )
 
 
-def _local_bytes(model: Model, workload: Train, pool: Pool, plan: Plan) -> tuple[Array, Array]:
+def _local_bytes(
+    model: Model, workload: Train, pool: Pool, plan: Plan, share: Array
+) -> tuple[Array, Array]:
+    """[first, last, layers]: the whole model's parts by what a stage has of them. `share` are
+    fractions of the parameters in the input, the layers and the output; the largest transient may
+    be any stage's."""
     fleet = Fleet(name=pool.name, pools=(pool,))
-    plan = replace(plan, pool=pool.name, pipeline_degree=1, stages=())
-    peak, more = [], []
-    for layers in range(1, model.layers + 1):
-        part = replace(model, layers=layers)
-        parts = estimate_columns(part, workload, fleet, [plan]).memory_parts_bytes
-        live = parts["activations"][0] + parts["working"][0] + parts["weights"][0]
-        peak.append(sum(float(column[0]) for column in parts.values()))
-        more.append(float(parts["activations"][0] * (1.0 + parts["heap"][0] / live)))
-    return np.array(peak), np.array(more)
+    alone = replace(plan, pool=pool.name, data_degree=1, pipeline_degree=1, stages=())
+    columns = estimate_columns(model, workload, fleet, [alone]).memory_parts_bytes
+    parts = {name: float(column[0]) for name, column in columns.items()}
+    rows, tokens = operator_table(model), np.array([1.0 * plan.micro_batch * workload.seq_len])
+    kept = np.zeros(3)
+    for row in rows:
+        kept[_SEGMENT[row.segment]] += saved_bytes(
+            [row],
+            tokens,
+            workload.seq_len,
+            precision=plan.precision,
+            level=plan.recompute,
+            attention=plan.attention,
+        )[0]
+    has = np.stack(
+        np.broadcast_arrays(
+            np.array([0.0, 1.0])[:, None, None],
+            np.arange(1.0, model.layers + 1.0) / model.layers,
+            np.array([0.0, 1.0])[None, :, None],
+        ),
+        axis=-1,
+    )
+    held, activations = has @ share, has @ kept
+    live = parts["activations"] + parts["working"] + parts["weights"]
+    loose = parts["heap"] / live
+    state = parts["weights"] + parts["gradients"] + parts["optimizer"]
+    peak = parts["framework"] + parts["text"] + held * (state + loose * parts["weights"])
+    peak = peak + (1.0 + loose) * (activations + parts["working"])
+    return peak, (1.0 + loose) * activations
 
 
 def _stage_models(model: ModelColumns, first: Array, last: Array, share: Array) -> ModelColumns:
