@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 from twofold.errors import EnvironmentLack, InputError, JobFailed, TwofoldError
 from twofold.launch.hosts import ThisHost
 from twofold.launch.interruption import Interruption
+from twofold.launch.job import rank_log
 from twofold.launch.network import interface_of
 from twofold.launch.ranks import Order
 from twofold.launch.wire import Connection, Message, proof, proves, read_token
@@ -97,11 +100,19 @@ def _serve(
 
 
 def _start(connection: Connection, host: ThisHost, order: Order) -> None:
+    """What keeps this machine from starting its ranks is told as they would tell it."""
     try:
         host.start(order)
-    except TwofoldError:
+    except TwofoldError as error:
         for rank in order.ranks:
-            connection.send(kind="ended", attempt=order.attempt, rank=rank, code=1)
+            _say_in_log(Path(order.folder), rank, error)
+            connection.send(kind="ended", attempt=order.attempt, rank=rank, code=error.exit_code)
+
+
+def _say_in_log(folder: Path, rank: int, error: TwofoldError) -> None:
+    said = {"error": error.what, "at": error.at, "help": error.help, "exit_code": error.exit_code}
+    with suppress(OSError), rank_log(folder, rank).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(said) + "\n")
 
 
 def _connect(
