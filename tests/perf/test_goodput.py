@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from twofold.perf.goodput import (
     CHECKPOINT_BYTES_PER_PARAMETER,
     best_goodput_fraction,
-    best_interval_s,
     checkpoint_stall_s,
-    failures_per_s,
     flush_s,
     goodput_fraction,
     interval_steps,
     young_interval_s,
 )
+from twofold.policy.checkpointing import best_interval_s, failures_per_s
 
 LLAMA3 = float(failures_per_s(16384.0, 1.973e-5))
 stalls = st.floats(0.0, 3600.0)

@@ -32,7 +32,7 @@ from twofold.perf.footprint import (
     compose_footprint,
     state_columns,
 )
-from twofold.perf.goodput import best_goodput_fraction, checkpoint_stall_s, failures_per_s
+from twofold.perf.goodput import best_goodput_fraction, checkpoint_stall_s
 from twofold.perf.host import host_of
 from twofold.perf.layout import LayoutColumns, layout_columns
 from twofold.perf.parameters import model_columns
@@ -48,6 +48,7 @@ from twofold.perf.rates import Rates
 from twofold.perf.speeds import Efficiencies, age_months, node_rates
 from twofold.perf.work import Work, layer_work, take
 from twofold.plan import Plan
+from twofold.policy.checkpointing import failures_per_s
 from twofold.workload import Train
 
 Array = NDArray[np.float64]

@@ -11,38 +11,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from twofold.policy.checkpointing import RAREST_PER_S, best_interval_s
+
 Array = NDArray[np.float64]
 Column = Array | float
 
-SECONDS_PER_HOUR = 3600.0
 DETECT_S, RESUME_S = 60.0, 240.0
 """Assumed where nobody says: noticing that a rank is gone, and starting all of them again."""
 
 CHECKPOINT_BYTES_PER_PARAMETER = 14.0
 """16-bit weight 2, 32-bit master weight and two moments 12. Published ones are 11 (a 70 billion
 parameter model's 782 GB) to 16."""
-
-_RAREST_PER_S = 1e-12
-"""A failure in thirty thousand years stands for none, so that intervals stay finite."""
-
-
-def failures_per_s(
-    num_devices: Column,
-    device_failures_per_hour: Column,
-    job_failures_per_hour: Column = 0.0,
-    num_nodes: Column = 0.0,
-    preemptions_per_node_hour: Column = 0.0,
-) -> Array:
-    """rate = (N r_hw + r_job + nodes r_preempted) / 3600.
-
-    r_hw of all that stops a job, per device: 1.97e-5 on Llama 3's 16,384 H100 (arXiv 2407.21783:
-    419 in 54 days, so 3.09 h between them), 1.2e-5 and 3.4e-5 on Meta's two A100 clusters
-    (Kokolis et al. 2025, arXiv 2410.21680). Those measured 7.9 h at 1,024 devices where N r_hw
-    gives 28.8 h: research jobs also carry r_job, errors of software and users, 0.09 an hour
-    there. Independent failures; one that takes out a rack at once counts as one.
-    """
-    per_hour = num_devices * device_failures_per_hour + job_failures_per_hour
-    return np.asarray((per_hour + num_nodes * preemptions_per_node_hour) / SECONDS_PER_HOUR)
 
 
 def checkpoint_stall_s(bytes_per_device: Column, host_bytes_per_s: Column) -> Array:
@@ -59,18 +38,7 @@ def flush_s(checkpoint_bytes: Column, storage_bytes_per_s: Column) -> Array:
 
 def young_interval_s(stall_s: Column, rate_per_s: Column) -> Array:
     """T = sqrt(2 C M) (Young 1974): least lost time. Valid for C << M."""
-    return np.sqrt(2.0 * stall_s / np.maximum(rate_per_s, _RAREST_PER_S))
-
-
-def best_interval_s(stall_s: Column, rate_per_s: Column, restart_s: Column) -> Array:
-    """T = sqrt(2 (M + R) C + C^2), the work between two checkpoints at highest availability.
-
-    Saxena et al. 2024, arXiv 2410.18124 (their T_c counts the checkpoint too: C + this). Valid
-    for C << M; beyond, the optimum tends to M, which bounds it here (Daly 2006, eq. 37).
-    """
-    mean_s = 1.0 / np.maximum(rate_per_s, _RAREST_PER_S)
-    best_s = np.sqrt(2.0 * (mean_s + restart_s) * stall_s + np.square(stall_s))
-    return np.asarray(np.minimum(best_s, mean_s))
+    return np.sqrt(2.0 * stall_s / np.maximum(rate_per_s, RAREST_PER_S))
 
 
 def goodput_fraction(
@@ -81,7 +49,7 @@ def goodput_fraction(
     Daly 2006, eq. 20: exact for Poisson failures, also during checkpoints and restarts, so it
     lies in (0, 1] at any size, where the first-order (1 - C/T)(1 - (T/2 + R)/M) goes negative.
     """
-    rate = np.maximum(rate_per_s, _RAREST_PER_S)
+    rate = np.maximum(rate_per_s, RAREST_PER_S)
     cycle_s = np.asarray(interval_s + stall_s)
     hit = np.minimum(rate * cycle_s, 300.0)
     lost = np.expm1(hit) / hit * np.exp(np.minimum(rate * restart_s, 300.0))

@@ -14,6 +14,7 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 from twofold.errors import EnvironmentLack, InputError, TwofoldError
 
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("plans", nargs="+", type=Path)
     parser.add_argument("--evaluate", nargs="*", default=["tune"], choices=["tune", "test"])
     parser.add_argument("--evaluation-tokens", type=int, default=65536)
-    parser.add_argument("--checkpoint-every-s", type=float, default=None)
+    parser.add_argument("--checkpoint-every-s", type=_every, default=None)
     parser.add_argument("--max-steps", type=int, default=None)
     arguments = parser.parse_args()
     try:
@@ -44,6 +45,11 @@ def main() -> int:
         )
         return error.exit_code
     return 0
+
+
+def _every(text: str) -> float | Literal["best"]:
+    """Seconds, or "best": as often as loses the least time."""
+    return "best" if text == "best" else float(text)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -64,6 +65,8 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._saved_step: int | None = None
+        self.write_s = 0.0
+        """How long the last write took."""
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -147,10 +150,12 @@ class Checkpoints:
     def _write(self, state: dict[str, Any], progress: Progress) -> None:
         """In the thread. Ranks agree on the outcome: all of them return, or all of them raise."""
         scratch = self.folder / f".step-{progress.step:08d}"
+        began_s = time.perf_counter()
         writer = _Writer(scratch, self.folder / f"step-{progress.step:08d}", progress)
         save(state, storage_writer=writer, process_group=self._group, no_dist=self._group is None)
         if self._group is not None:
             dist.barrier(self._group)
+        self.write_s = time.perf_counter() - began_s
         for old in self._whole()[:-_KEPT] if self.world.rank == 0 else ():
             shutil.rmtree(old, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twofold.document import PlanDocument
 from twofold.errors import InputError
+from twofold.runtime.train.cadence import Cadence, Every
 from twofold.runtime.train.checkpoints import Checkpoints, Progress
 from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
@@ -26,11 +27,11 @@ from twofold.workload.text import Part
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a run is asked for beside the plan. `None` seconds: no checkpoints by time."""
+    """What a run is asked for beside the plan."""
 
     evaluate: tuple[Part, ...]
     evaluation_tokens: int
-    checkpoint_every_s: float | None
+    checkpoint_every_s: Every
     max_steps: int | None
 
 
@@ -95,12 +96,14 @@ def _train_on(
     if document.plan.rebalance_steps and len(progress.shares) == len(stepper.shares):
         stepper.shares = progress.shares
     num_steps = min(document.workload.num_steps, options.max_steps or document.workload.num_steps)
+    startup_s = time.time() - started_at
+    cadence = Cadence(options.checkpoint_every_s, document, restart_s=startup_s)
     start = {
         "event": "start",
         "step": first_step,
         "num_steps": num_steps,
         "tokens_per_step": document.workload.tokens_per_step,
-        "startup_s": time.time() - started_at,
+        "startup_s": startup_s,
         "num_parameters": sum(p.numel() for p in stepper.network.parameters()),
         "device": str(stepper.device),
         "ranks": world.size,
@@ -110,11 +113,11 @@ def _train_on(
     with MetricsFile(path, keep_steps=first_step) as metrics:
         metrics.write(start)
         steps = range(first_step, num_steps)
-        end = _train_steps(stepper, corpus, checkpoints, metrics, steps, progress.clock_s, options)
+        end = _train_steps(stepper, corpus, checkpoints, metrics, steps, progress.clock_s, cadence)
         for part in options.evaluate:
             metrics.write(_evaluation(stepper, corpus, part, options.evaluation_tokens))
         checkpoints.finish()
-        metrics.write({"event": "end", "startup_s": start["startup_s"], **end})
+        metrics.write({"event": "end", "startup_s": startup_s, **end})
 
 
 def _train_steps(
@@ -124,7 +127,7 @@ def _train_steps(
     metrics: MetricsFile,
     steps: range,
     clock_s: float,
-    options: RunOptions,
+    cadence: Cadence,
 ) -> Row:
     """The steps on the clock; returns what they took."""
     document = stepper.document
@@ -138,8 +141,7 @@ def _train_steps(
     saved_at_s = clock.elapsed_s()
 
     def wish() -> Wish:
-        every_s = options.checkpoint_every_s
-        due = every_s is not None and clock.elapsed_s() - saved_at_s >= every_s
+        due = cadence.is_due(clock.elapsed_s() - saved_at_s)
         save = (due and stepper.world.rank == 0) or checkpoints.has_failed
         return Wish(stop=stop_requested(), save=save)
 
@@ -190,11 +192,12 @@ def _train_steps(
                 {"event": "checkpoint", "step": done, "stall_s": stall_s, "ended_at": ended_at}
             )
             saved_at_s = clock.elapsed_s()
+            cadence.saved(stall_s=stall_s, write_s=checkpoints.write_s)
             if result.stop:
                 raise InterruptedRunError(f"step {done} of {steps.stop}")
     train_s = clock.elapsed_s()
     metrics.write({"event": "trained", "step": done, "train_s": train_s})
-    if options.checkpoint_every_s is not None and done == steps.stop:
+    if cadence.every is not None and done == steps.stop:
         checkpoints.save(progress())
     return {
         "train_s": train_s,

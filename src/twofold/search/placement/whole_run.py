@@ -16,9 +16,9 @@ from twofold.perf.goodput import (
     CHECKPOINT_BYTES_PER_PARAMETER,
     best_goodput_fraction,
     checkpoint_stall_s,
-    failures_per_s,
 )
 from twofold.perf.joints import HOST_BYTES_PER_S
+from twofold.policy.checkpointing import failures_per_s
 from twofold.search.placement.found import PoolPart, believed
 from twofold.search.placement.question import Question
 
