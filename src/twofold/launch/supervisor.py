@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from twofold.errors import JobFailed, TwofoldError
 from twofold.launch.events import Events
@@ -24,14 +23,21 @@ from twofold.launch.process import children_cpu_s
 from twofold.launch.ranks import Order, RankEnd
 from twofold.launch.rows import Follower, Row, last_lines
 from twofold.launch.store import Store, store_log
+from twofold.launch.verdict import (
+    ERRORS,
+    INTERRUPTED,
+    AttemptEnd,
+    Kind,
+    describe_code,
+    indent,
+    judge,
+)
 
 _POLL_S = 0.05
 _SETTLE_S = 1.0
 """Ranks that lost their peer end by themselves within this; the one with a reason is among them."""
 _GRACE_S, _SAVE_S = 2.0, 30.0
-_ERRORS, _INTERRUPTED = (2, 3), 130
 
-Kind = Literal["done", "interrupted", "timed_out", "failed", "died"]
 Placement = tuple[tuple[int, ...], ...]
 Note = Callable[[str], None]
 
@@ -47,15 +53,6 @@ class Smaller:
 
 Shrink = Callable[[int, Sequence[int]], Smaller]
 """(attempt, lost ranks) -> what to go on with; a TwofoldError says why it cannot."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _End:
-    """How an attempt ended; `causes` are the ranks that ended before any was stopped."""
-
-    kind: Kind
-    causes: tuple[RankEnd, ...] = ()
-    lost: tuple[Host, ...] = ()
 
 
 class Supervisor:
@@ -112,7 +109,7 @@ class Supervisor:
                 raise
             return self._finished(end)
 
-    def _attempt(self) -> _End:
+    def _attempt(self) -> AttemptEnd:
         self._attempted_at = time.time()
         self._events.add(
             "attempt_start",
@@ -122,7 +119,7 @@ class Supervisor:
         )
         lost = tuple(host for host in self.team.hosts if host.lost)
         if lost:
-            return _End(kind="died", lost=lost)
+            return AttemptEnd(kind="died", lost=lost)
         try:
             with Store(self.team.address, self.job.folder) as store:
                 for host in self.team.hosts:
@@ -153,7 +150,7 @@ class Supervisor:
             cpu_cores=job.cpu_cores,
         )
 
-    def _watch(self, store: Store) -> _End:
+    def _watch(self, store: Store) -> AttemptEnd:
         """Until no rank runs. The first thing that goes wrong stops all; later ends follow it."""
         kind: Kind = "done"
         causes: list[RankEnd] = []
@@ -188,12 +185,15 @@ class Supervisor:
                 kind, stopping = "died", True
                 self._stop_all(signal.SIGTERM, _GRACE_S)
         lost = tuple(host for host in self.team.hosts if host.lost)
-        return _End(kind=_judge(kind, causes), causes=tuple(causes), lost=lost)
+        return AttemptEnd(kind=judge(kind, causes), causes=tuple(causes), lost=lost)
 
-    def _count_restart(self, end: _End, checkpoint_before: str) -> None:
+    def _count_restart(self, end: AttemptEnd, checkpoint_before: str) -> None:
         if end.causes:
             first = end.causes[0]
-            how, log = f"rank {first.rank} died ({_told(first.code)})", self._log(first.rank)
+            how, log = (
+                f"rank {first.rank} died ({describe_code(first.code)})",
+                self._log(first.rank),
+            )
         else:
             how, log = "the store of the ranks ended", store_log(self.job.folder)
         newest = self._newest_checkpoint()
@@ -201,7 +201,7 @@ class Supervisor:
         if self._fruitless > self.max_restarts:
             again = f" {self._fruitless} times without a new checkpoint between"
             raise JobFailed(
-                how + (again if self.max_restarts else "") + f":\n{_indent(last_lines(log))}",
+                how + (again if self.max_restarts else "") + f":\n{indent(last_lines(log))}",
                 at=str(log),
                 help="the log has the whole output; what the run wrote before is kept",
             )
@@ -239,16 +239,16 @@ class Supervisor:
             host.dismiss(0, "its ranks were parts of data ranks that another machine's loss broke")
             self.team.hosts.remove(host)
 
-    def _finished(self, end: _End) -> Finished:
+    def _finished(self, end: AttemptEnd) -> Finished:
         code, rank = 0, 0
         if end.kind == "interrupted":
-            code = _INTERRUPTED
+            code = INTERRUPTED
             self._events.add("interrupted")
         elif end.kind == "done":
             self._events.add("finished")
         else:
             if end.causes:
-                first = next((e for e in end.causes if e.code in _ERRORS), end.causes[0])
+                first = next((e for e in end.causes if e.code in ERRORS), end.causes[0])
                 code, rank = first.code, first.rank
             self._events.add("failed", why=end.kind, rank=rank, code=code)
         return Finished(
@@ -261,7 +261,7 @@ class Supervisor:
         )
 
     def _report_end(self, host: Host, end: RankEnd) -> None:
-        if end.code != _INTERRUPTED:
+        if end.code != INTERRUPTED:
             how = {"signal": -end.code} if end.code < 0 else {"code": end.code}
             self._events.add("rank_died", rank=end.rank, host=host.name, **how)
 
@@ -292,27 +292,3 @@ class Supervisor:
     def _newest_checkpoint(self) -> str:
         folder = self.job.folder / "checkpoints"
         return max((path.name for path in folder.glob("step-*")), default="")
-
-
-def _judge(kind: Kind, causes: Sequence[RankEnd]) -> Kind:
-    """A rank that was killed is the cause whatever its peers say of the loss."""
-    if kind != "done" or not causes:
-        return kind
-    codes = {end.code for end in causes}
-    if min(codes) < 0:
-        return "died"
-    if codes & set(_ERRORS):
-        return "failed"
-    return "interrupted" if codes == {_INTERRUPTED} else "died"
-
-
-def _told(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
