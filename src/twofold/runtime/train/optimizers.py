@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from twofold.plan import Plan
+from twofold.runtime.train.gradients import held_here
 from twofold.workload import Recipe
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -19,7 +21,7 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz (Jordan et al. 2024), matrices of a shape at once.
 
-    Experts' weights [L, outputs, inputs] are so many matrices.
+    Experts' weights [L, outputs, inputs] are so many matrices; a rank moves those that it holds.
 
     `torch.optim.Muon` does the same one matrix at a time and always in bfloat16, which a CPU
     without bfloat16 units emulates a hundred times slower; here the precision is a lever. The
@@ -47,7 +49,7 @@ class Muon(torch.optim.Optimizer):
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[parameter.shape].append(parameter)
+                    by_shape[held_here(parameter).shape].append(parameter)
             for parameters in by_shape.values():
                 self._step_shape(parameters, group)
 
@@ -59,15 +61,15 @@ class Muon(torch.optim.Optimizer):
             state = self.state[parameter]
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            buffer = state["momentum_buffer"]
-            buffer.lerp_(parameter.grad, 1 - momentum)
-            directions.append(parameter.grad.lerp(buffer, momentum))
+            buffer, gradient = held_here(state["momentum_buffer"]), held_here(parameter.grad)
+            buffer.lerp_(gradient, 1 - momentum)
+            directions.append(gradient.lerp(buffer, momentum))
         stacked = torch.stack(directions)
         rows, columns = stacked.shape[-2:]
         matrices = stacked.view(-1, rows, columns)
         updates = orthogonalise(matrices, self.steps, self.precision).view_as(stacked)
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-        for parameter, update in zip(parameters, updates, strict=True):
+        for parameter, update in zip(map(held_here, parameters), updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(update.to(parameter.dtype), alpha=-rate)
 
@@ -126,13 +128,12 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
 def _adamw(
     named: list[tuple[str, nn.Parameter]], recipe: Recipe, plan: Plan, rate: float, *, decay: float
 ) -> torch.optim.AdamW:
-    matrices = [p for name, p in named if _is_matrix(name, p)]
-    vectors = [p for name, p in named if not _is_matrix(name, p)]
-    groups = [
-        {"params": parameters, "weight_decay": weight_decay}
-        for parameters, weight_decay in ((matrices, decay), (vectors, 0.0))
-        if parameters
-    ]
+    """Sharded parameters have groups of their own: fused and foreach kernels take no mixture."""
+    kinds: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in named:
+        own = decay if _is_matrix(name, parameter) else 0.0
+        kinds[own, isinstance(parameter, DTensor)].append(parameter)
+    groups = [{"params": kinds[kind], "weight_decay": kind[0]} for kind in sorted(kinds)]
     return torch.optim.AdamW(
         groups,
         lr=rate,

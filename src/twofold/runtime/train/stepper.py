@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from twofold.document import PlanDocument
 from twofold.errors import EnvironmentLack
 from twofold.policy import even_shares, micro_batches, num_micro_steps, shares_of
-from twofold.runtime.train.gradients import SummedGradients
+from twofold.runtime.train.gradients import SummedGradients, clip_gradients
 from twofold.runtime.train.local_updates import LocalState, LocalUpdates
 from twofold.runtime.train.optimizers import make_optimizers
 from twofold.runtime.train.parallel import make_network, make_pass
@@ -117,7 +117,7 @@ class Stepper:
         total = self.forward_backward(rows)
         compute_s = time.perf_counter() - start_s
         self.gradients.finish()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
+        norm = clip_gradients(self.network.parameters(), recipe.gradient_clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -54,9 +54,48 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lever="expert_degree",
-        refuses=lambda plan, model: plan.expert_degree > 1 or plan.expert_tensor_degree > 1,
-        what="the embedded runtime cannot spread experts over ranks yet",
-        help="plan with expert degrees of 1",
+        refuses=lambda plan, model: plan.expert_degree > 1 and model.experts is None,
+        what="'{model.name}' has no experts to spread over {plan.expert_degree} ranks",
+        help="plan with expert degree 1",
+    ),
+    Rule(
+        lever="expert_degree",
+        refuses=lambda plan, model: (
+            model.experts is not None and model.experts.count % plan.expert_degree != 0
+        ),
+        what="expert degree {plan.expert_degree} does not divide the {model.experts.count} "
+        "experts of '{model.name}'",
+        help="use a divisor of {model.experts.count}",
+    ),
+    Rule(
+        lever="expert_degree",
+        refuses=lambda plan, model: (
+            plan.data_degree * plan.context_degree % plan.expert_degree != 0
+        ),
+        what="experts are spread over data and context ranks, and expert degree "
+        "{plan.expert_degree} does not divide {plan.data_degree} x {plan.context_degree} of them",
+        help="use a divisor of data degree x context degree",
+    ),
+    Rule(
+        lever="expert_tensor_degree",
+        refuses=lambda plan, model: plan.expert_tensor_degree > 1,
+        what="the embedded runtime does not split one expert over {plan.expert_tensor_degree} "
+        "ranks",
+        help="plan with expert_tensor_degree 1, or hand the plan to an engine that has it",
+    ),
+    Rule(
+        lever="expert_degree",
+        refuses=lambda plan, model: plan.expert_degree > 1 and plan.zero_stage > 0,
+        what="the embedded runtime spreads experts or shards state (ZeRO stage "
+        "{plan.zero_stage}), and the plan asks for both",
+        help="plan with ZeRO stage 0, or with expert degree 1",
+    ),
+    Rule(
+        lever="expert_degree",
+        refuses=lambda plan, model: plan.expert_degree > 1 and plan.pipeline_degree > 1,
+        what="the embedded runtime combines spread experts with data and context ranks alone, "
+        "and the plan has {plan.pipeline_degree} stages",
+        help="plan with pipeline degree 1, or with expert degree 1",
     ),
     Rule(
         lever="tensor_degree",

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from twofold.model import Experts, Model
 from twofold.runtime.train.network.feedforward import FeedForward, activate
@@ -109,8 +110,8 @@ class StackedLinear(nn.Module):
     def each(self) -> list[tuple[Tensor, Tensor | None]]:
         """Weight and bias of every expert. Taken apart at once: one by one, each would have a
         gradient as large as all."""
-        weights = self.weight.unbind()
-        biases = [None] * len(weights) if self.bias is None else self.bias.unbind()
+        weights = _held(self.weight).unbind()
+        biases = [None] * len(weights) if self.bias is None else _held(self.bias).unbind()
         return list(zip(weights, biases, strict=True))
 
 
@@ -125,6 +126,11 @@ def make_feedforward(model: Model, layer: int) -> nn.Module:
     if model.experts is not None and has_experts(model, layer):
         return ExpertFeedForward(model, model.experts)
     return FeedForward(model)
+
+
+def _held(stack: Tensor) -> Tensor:
+    """The experts of this rank."""
+    return stack.to_local() if isinstance(stack, DTensor) else stack
 
 
 def _at_product_precision(tokens: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import zlib
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from twofold.runtime.train.network.decoder import Decoder
 from twofold.workload.train import Initialisation
@@ -33,6 +34,9 @@ def initialise(network: nn.Module, initialisation: Initialisation, seed: int) ->
                 continue
             generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
             value = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+            if isinstance(parameter, DTensor):
+                shard = (parameter.device_mesh, parameter.placements)
+                value = distribute_tensor(value, *shard, src_data_rank=None)
             parameter.copy_(value)
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from twofold.document import PlanDocument
 from twofold.runtime.train.network import build_network, initialise
 from twofold.runtime.train.parallel.context import make_pieces, split_sequences
+from twofold.runtime.train.parallel.experts import spread_experts
 from twofold.runtime.train.world import World
 
 
@@ -28,3 +29,4 @@ def parallelise(network: nn.Module, document: PlanDocument, world: World) -> Non
     pieces = make_pieces(document, world)
     if pieces is not None:
         split_sequences(network, pieces)
+    spread_experts(network, document.plan, world)
