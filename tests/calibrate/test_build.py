@@ -8,6 +8,7 @@ from twofold.calibrate import calibrate_from_rows, find_implausible
 from twofold.errors import InputError
 from twofold.fleet import Curves, Fleet
 from twofold.perf.efficiency import find_attention, find_gemm, find_op
+from twofold.perf.sockets import socket_path
 
 HOST = {"name": "desk"}
 
@@ -69,6 +70,9 @@ def test_figures_of_the_machine() -> None:
     link = fleet.pools[0].node.links[0]
     assert link.latency_s.value == pytest.approx(1e-4)
     assert link.bandwidth_bytes_per_s.value == pytest.approx(1e9)
+    path = socket_path(fleet.pools[0].node)
+    assert path.message_s == pytest.approx(0.5e-4, rel=0.03)
+    assert path.bytes_per_s == pytest.approx(1e9, rel=0.03)
     curves = curves_of(fleet)
     assert curves.scalars["start_s"].value == 3.0
     assert curves.scalars["compiler_available"].value == 1.0

@@ -15,10 +15,12 @@ from twofold.calibrate.fits import (
 )
 from twofold.calibrate.heap import heap_factor
 from twofold.calibrate.rows import MOSTLY_CLEAN, Row, grouped, merge_rounds, of_kind
+from twofold.calibrate.sockets import fit_socket_path
 from twofold.errors import InputError
 from twofold.figure import Figure
 from twofold.fleet import Accelerator, Curves, Fleet, Link, MemoryTier, Node, Pool
 from twofold.host import modelled_power_w
+from twofold.perf.sockets import MESSAGE_SCALAR, RATE_SCALAR
 
 SOURCE = "twofold calibrate"
 _USABLE_FRACTION = 0.9
@@ -155,6 +157,11 @@ def _scalars(merged: list[dict[str, Any]], measured: _Measured) -> dict[str, Fig
         scalars[f"heap_factor_{row['level']}"] = measured.figure(heap_factor(row), "1")
     for row in of_kind(merged, "compiler"):
         scalars["compiler_available"] = measured.figure(float(row["available"]), "1")
+    exchanges = of_kind(merged, "all_reduce")
+    if len(exchanges) > 1:
+        path = fit_socket_path(exchanges)
+        scalars[MESSAGE_SCALAR] = measured.figure(path.message_s, "s")
+        scalars[RATE_SCALAR] = measured.figure(path.bytes_per_s, "B/s")
     for row in of_kind(merged, "disk"):
         scalars["disk_bytes_per_s"] = measured.figure(row["bytes"] / row["time_s"], "B/s")
     return scalars

@@ -11,8 +11,8 @@ import torch
 
 from twofold.plan import Attention
 from twofold.runtime.probe.attention import AttentionShape, probe_attention
+from twofold.runtime.probe.collectives import probe_all_reduce
 from twofold.runtime.probe.operations import OPERATIONS, probe_operation
-from twofold.runtime.probe.processes import probe_all_reduce
 from twofold.runtime.probe.products import (
     LinearShape,
     probe_linear,
