@@ -20,10 +20,6 @@ PLAN = Path("plan.json")
         (Run(plan=PLAN, hosts=3, head="127.0.0.1:1"), "many machines need"),
         (Run(plan=PLAN, hosts=3, host_index=0), "many machines need"),
         (Run(plan=PLAN, coordinator=True), "many machines need"),
-        (
-            Run(plan=PLAN, hosts=3, host_index=0, head="127.0.0.1:1", coordinator=True),
-            "many machines need",
-        ),
         (Run(plan=PLAN, hosts=3, host_index=3, head="127.0.0.1:1"), "host 3 of 3"),
         (Run(plan=PLAN, hosts=2, host_index=1, head="127.0.0.1"), "is not ADDRESS:PORT"),
         (Run(plan=PLAN, submit=True), "--submit goes with --slurm"),

@@ -38,7 +38,7 @@ from twofold.workload import Recipe, Train
 pytestmark = pytest.mark.slow
 
 KILLS = 10 if os.environ.get("TWOFOLD_VERIFY") else 3
-STEPS, GLOBAL_BATCH, SEQ_LEN = 40 * KILLS, 6, 64
+STEPS, GLOBAL_BATCH, SEQ_LEN = 90 + 10 * KILLS, 6, 64
 EVERY = "400ms"
 NETLAB = Path(__file__).parents[2] / "tools" / "lab" / "netlab.py"
 MODEL = Model(
@@ -47,6 +47,18 @@ MODEL = Model(
     tied_embeddings=False, value_embeddings=0,
 )  # fmt: skip
 Process = subprocess.Popen[str]
+STARTED: list[Process] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """A test that fails leaves no run behind."""
+    yield
+    for process in STARTED:
+        process.kill()
+        if process.stdout is not None and not process.stdout.closed:
+            process.communicate()
+    STARTED.clear()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,16 +107,18 @@ def make_run(folder: Path, text: str, *, ranks: int = 2, steps: int = STEPS) -> 
 def twofold_run(folder: Path, *options: str, every: str = EVERY, on: Sequence[str] = ()) -> Process:
     """`on` are words before the command, which say where it runs."""
     words = [sys.executable, "-m", "twofold.cli", "run", str(folder)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*on, *words, "--checkpoint-every", every, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def succeed(process: Process) -> None:
-    said, error = process.communicate(timeout=300)
+    said, error = process.communicate(timeout=900)
     assert process.returncode == 0, said + error
 
 

@@ -39,7 +39,7 @@ class Run:
     interface: str | None = None
     """Many machines: the network interface of this one's ranks; the one towards the head."""
     coordinator: bool = False
-    """Many machines: only coordinate, at the --head address, and run no ranks here."""
+    """Many machines, on all: the head is a process of its own, the one without --host-index."""
     join_within: str = "10min"
     """Many machines: how long to wait for all of them."""
     lost_after: str = "15s"
@@ -64,13 +64,14 @@ class Run:
         if alone and not self.coordinator:
             return self._run(None)
         self._check_place()
-        return self._take_part() if self.host_index else self._run(self._machines())
+        leads = self.host_index is None if self.coordinator else self.host_index == 0
+        return self._run(self._machines()) if leads else self._take_part()
 
     def _check_place(self) -> None:
         complete = self.hosts is not None and self.head is not None
-        if not complete or (self.host_index is None) != self.coordinator:
+        if not complete or (self.host_index is None and not self.coordinator):
             raise InputError(
-                "many machines need --hosts, --head, and one of --host-index and --coordinator",
+                "many machines need --hosts, --head and --host-index",
                 help="on each one: twofold run plan.json --hosts 3 --host-index I "
                 "--head 10.0.0.1:29400",
             )
