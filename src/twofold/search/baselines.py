@@ -56,7 +56,7 @@ def _newcomer(problem: Problem, devices: int) -> Iterator[list[Plan]]:
     without. The largest micro-batch that fits, so a family rises in it. Where the batch has
     fewer sequences than there are devices, tensor ranks inside a domain take up the rest, then
     context ranks."""
-    domain = scale_up_domain(problem)
+    domain, precision = scale_up_domain(problem), default_precision(problem)
     for context, tensor in product(divisors(devices), divisors(devices)):
         if tensor > domain or devices % (context * tensor):
             continue
@@ -69,7 +69,7 @@ def _newcomer(problem: Problem, devices: int) -> Iterator[list[Plan]]:
                 context_degree=context,
                 tensor_degree=tensor,
                 micro_batch=2**power,
-                precision=default_precision(problem),
+                precision=precision,
                 optimizer_kernel="fused",
             )
             for power in range(share.bit_length())
@@ -85,7 +85,7 @@ def _well_known(problem: Problem, devices: int) -> Iterator[list[Plan]]:
     not; optimizer state sharded; micro-batches of 1, 2, 4 or 8; experts over a domain or over as
     many ranks as there are experts; nothing recomputed or all. The fastest that fits; context
     ranks only where without them none does."""
-    domain = scale_up_domain(problem)
+    domain, precision = scale_up_domain(problem), default_precision(problem)
     for context in divisors(devices):
         family = []
         rest = devices // context
@@ -111,7 +111,7 @@ def _well_known(problem: Problem, devices: int) -> Iterator[list[Plan]]:
                     schedule=schedule,
                     virtual_stages=virtual,
                     micro_batch=micro,
-                    precision=default_precision(problem),
+                    precision=precision,
                     recompute=recompute,  # type: ignore[arg-type]
                     optimizer_kernel="fused",
                 )

@@ -162,4 +162,6 @@ def _fits(problem: Problem, wanted: Wanted) -> bool:
     if not space.num_rows:
         return False
     chunks = priced_chunks(price_space(problem, space), wanted.limit_bytes)
-    return any(chunk is not None and wanted.limits.kept(chunk.columns).any() for chunk, _ in chunks)
+    return any(
+        chunk is not None and wanted.limits.kept(chunk.columns).any() for chunk, _, _ in chunks
+    )
