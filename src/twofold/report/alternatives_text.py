@@ -10,10 +10,17 @@ from twofold.catalog import remarks
 from twofold.fleet import Fleet
 from twofold.model import active_parameters, num_parameters
 from twofold.report.fleet_cells import UNKNOWN, better, dollars, megawatt_hours, span, tonnes
-from twofold.report.fleet_text import coverage_lines, options_table, pool_line, price_notes
+from twofold.report.fleet_text import (
+    coverage_lines,
+    coverage_of,
+    options_table,
+    pool_line,
+    price_notes,
+)
 from twofold.report.table import aligned
 from twofold.search.given import plan_words
-from twofold.search.options import Interval, Objective, Option, gain, num_devices
+from twofold.search.options import Objective, Option, gain, num_devices
+from twofold.search.ratio_interval import Interval, interval_about
 from twofold.search.reach import Reach, Wanted
 from twofold.search.variants import Variant
 from twofold.units import format_quantity, format_seconds
@@ -72,7 +79,7 @@ def front_text(
     several = len({one.role for one in front}) > 1
     labels = [f"{one.role} {n}" if several else f"{n}" for n, one in enumerate(shown, 1)]
     lines += options_table(shown, labels)
-    lines += ["", *dict.fromkeys(f"basis: {one.pool.name}: {one.estimate.basis}" for one in front)]
+    lines += ["", *dict.fromkeys(line for one in front for line in coverage_of(one))]
     lines += [note for fleet in fleets for pool in fleet.pools for note in price_notes(pool)]
     lines += [f"note: {remark}" for fleet in fleets for remark in remarks(fleet)]
     lines += [f"note: {note}" for note in notes]
@@ -105,7 +112,7 @@ def reach_text(
     told = []
     for reach in reaches:
         if reach.option is not None:
-            told.append(f"basis: {reach.option.pool.name}: {reach.option.estimate.basis}")
+            told += coverage_of(reach.option)
             told += price_notes(reach.option.pool)
             told += [f"note: {remark}" for remark in remarks(reach.fleet)]
     told += [f"note: {note}" for note in notes]
@@ -160,10 +167,10 @@ def _variant_claim(reference: Variant, other: Variant, objective: Objective) -> 
         return against + f"{UNKNOWN} by {objective}, a figure is missing"
     tokens = math.log(other.tokens.high / other.tokens.low) / 2.0
     half = math.hypot(math.log(ratio.high / ratio.value), tokens)
-    wide = Interval(
-        value=ratio.value, low=ratio.value * math.exp(-half), high=ratio.value * math.exp(half)
+    return (
+        against
+        + f"{better(interval_about(ratio.value, half), objective)} (predicted; 90 % interval)"
     )
-    return against + f"{better(wide, objective)} (predicted; 90 % interval)"
 
 
 def _reach_row(reach: Reach) -> tuple[str, ...]:

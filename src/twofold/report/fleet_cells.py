@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from twofold.search.options import Interval, Objective, Option
+from twofold.search.options import Objective, Option
+from twofold.search.ratio_interval import Interval
 from twofold.units import format_bytes, format_quantity, format_seconds
 
 UNKNOWN = "unknown"

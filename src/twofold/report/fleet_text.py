@@ -23,7 +23,8 @@ from twofold.report.fleet_cells import (
 from twofold.report.table import aligned
 from twofold.search.answers import PoolAnswer
 from twofold.search.given import plan_words
-from twofold.search.options import Interval, Objective, Option, gain, is_same_plan, num_devices
+from twofold.search.options import Objective, Option, gain, is_same_plan, num_devices
+from twofold.search.ratio_interval import Interval
 from twofold.units import format_bytes, format_quantity, format_seconds
 from twofold.workload import Train
 
@@ -103,7 +104,9 @@ def estimate_text(
         f"note: {note}"
         for note in (*remarks(fleet), *notes, *(_full(option) if option.fits else []))
     ]
-    if not option.fits:
+    if not option.fits_host:
+        lines.append("does not fit: the host memory is too small for the optimizer's state")
+    elif not option.fits:
         assert outcome.peak_memory_bytes is not None
         lines.append(
             f"does not fit: {format_bytes(outcome.peak_memory_bytes)} needed, "

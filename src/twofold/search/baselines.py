@@ -184,7 +184,9 @@ def _chosen(
         if not len(legal):
             continue
         columns = price_table(problem, table.take(legal))
-        kept = (columns.footprint.peak_bytes <= limit_bytes) & limits.kept(columns)
+        footprint = columns.footprint
+        kept = footprint.fits_host & (footprint.peak_bytes <= limit_bytes)
+        kept &= limits.kept(columns)
         if kept.any():
             place = choose(np.where(kept, columns.time_s, np.inf))
             return float(columns.time_s[place]), family[int(legal[place])]
