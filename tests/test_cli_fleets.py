@@ -100,6 +100,50 @@ def test_planning_needs_no_framework_and_starts_light(tmp_path: Path) -> None:
     assert said["cpu_s"] < 2.0
 
 
+def table_of_plans(text: str) -> list[str]:
+    """From the head to the blank line below."""
+    lines = text.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("plan  "))
+    return lines[start : lines.index("", start)]
+
+
+@pytest.mark.parametrize("objective", ["time", "carbon"])
+def test_a_narrow_terminal_has_a_narrower_table_with_whole_numbers(
+    twofold: Any, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    words = ("--region", "westeurope", "--objective", objective)
+    wide = table_of_plans(plan(twofold, *words).out)
+    assert max(map(len, wide)) > 100
+    monkeypatch.setenv("COLUMNS", "100")
+    *narrow, remark = table_of_plans(plan(twofold, *words).out)
+    assert max(map(len, narrow)) <= 100
+    assert "--json has all" in remark
+    heads = set(re.split(r"  +", narrow[0]))
+    assert {"time", "90 % interval", "dollars", "MFU"} <= heads
+    assert ("tCO2e" in heads) == (objective == "carbon")
+    for few, all_ in zip(narrow[1:], wide[1:], strict=True):
+        there = set(re.split(r"  +", all_))
+        assert all(
+            cell in there or any(cell in other for other in there) or cell.endswith("%")
+            for cell in re.split(r"  +", few)
+        )
+
+
+def test_every_table_is_narrower_in_a_narrow_terminal(
+    twofold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    varied = plan(twofold, "--vary", "model=llama-3.2-3b").out
+    by = ("--date", "2027-01-01", "--by", "2027-01-11", "--seq-len", "2048", "--global-batch", "64")
+    reach = twofold("plan", MODEL, "--fleet", FLEET, *by, "--vary", "model=llama-3.2-3b").out
+    given = twofold("estimate", MODEL, "--fleet", FLEET, *WORK, *DATE, "--plan", "tp=2").out
+    for said in (plan(twofold, "--pareto").out, varied, reach, given):
+        table = [line for line in said.splitlines() if "  " in line and "note:" not in line]
+        assert max(map(len, table)) <= 100, said
+    assert "llama-3.2-3b  bf16 dp=8" in varied
+    assert "llama-3.2-3b  bf16 dp=8" in reach
+
+
 def test_json_has_everything_in_si_units(twofold: Any) -> None:
     said = plan(twofold, "--json").json
     [fleet] = said["fleets"]

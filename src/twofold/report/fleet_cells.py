@@ -27,6 +27,14 @@ def memory_cell(option: Option) -> str:
     return f"{format_bytes(peak)} of {format_bytes(option.usable_bytes)}{missing}"
 
 
+def share_cell(option: Option) -> str:
+    """The same in short: of what is usable."""
+    peak = option.estimate.outcome.peak_memory_bytes
+    if peak is None:
+        return UNKNOWN
+    return f"{peak / option.usable_bytes:.0%}" + ("" if option.fits else " TOO BIG")
+
+
 def dollars(value: float | None) -> str:
     return UNKNOWN if value is None else "$" + format_quantity(value).replace(" ", "")
 
