@@ -190,9 +190,11 @@ def scale_up_domain(problem: Problem) -> int:
     return (up.domain or problem.pool.node.num_accelerators) if up else 1
 
 
-def check_network(problem: Problem, devices: int) -> None:
-    """InputError where so many devices must talk over a network of which nothing is known."""
+def check_network(problem: Problem, num_devices: int | None = None) -> None:
+    """InputError where so many devices (unless said all of the pool) must talk over a network of
+    which nothing is known."""
     node, domain = problem.pool.node, scale_up_domain(problem)
+    devices = problem.pool.num_devices if num_devices is None else num_devices
     if devices > domain and node.link("scale-out") is None:
         raise InputError(
             f"the scale-out bandwidth of '{node.name}' is unknown, and {devices} devices must "

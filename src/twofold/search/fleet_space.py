@@ -79,7 +79,7 @@ class FleetSpace:
 
 def make_space(problem: Problem, levers: Levers) -> FleetSpace:
     """Every legal pair of layout and order. InputError where the pool cannot run as a whole."""
-    check_network(problem, problem.pool.num_devices)
+    check_network(problem)
     return _Maker(problem, levers).make()
 
 

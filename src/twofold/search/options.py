@@ -13,8 +13,8 @@ from twofold.plan import Plan
 from twofold.search.binding import Binding, binding_of, unmeasured_fractions
 from twofold.search.given import plan_words
 from twofold.search.host_memory import fits_host
+from twofold.search.ratio_interval import Interval as Interval
 from twofold.search.ratio_interval import (
-    Interval,
     common_fraction,
     half_width,
     interval_about,
