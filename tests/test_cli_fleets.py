@@ -100,6 +100,50 @@ def test_planning_needs_no_framework_and_starts_light(tmp_path: Path) -> None:
     assert said["cpu_s"] < 2.0
 
 
+def table_of_plans(text: str) -> list[str]:
+    """From the head to the blank line below."""
+    lines = text.splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("plan  "))
+    return lines[start : lines.index("", start)]
+
+
+@pytest.mark.parametrize("objective", ["time", "carbon"])
+def test_a_narrow_terminal_has_a_narrower_table_with_whole_numbers(
+    twofold: Any, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    words = ("--region", "westeurope", "--objective", objective)
+    wide = table_of_plans(plan(twofold, *words).out)
+    assert max(map(len, wide)) > 100
+    monkeypatch.setenv("COLUMNS", "100")
+    *narrow, remark = table_of_plans(plan(twofold, *words).out)
+    assert max(map(len, narrow)) <= 100
+    assert "--json has all" in remark
+    heads = set(re.split(r"  +", narrow[0]))
+    assert {"time", "90 % interval", "dollars", "MFU"} <= heads
+    assert ("tCO2e" in heads) == (objective == "carbon")
+    for few, all_ in zip(narrow[1:], wide[1:], strict=True):
+        there = set(re.split(r"  +", all_))
+        assert all(
+            cell in there or any(cell in other for other in there) or cell.endswith("%")
+            for cell in re.split(r"  +", few)
+        )
+
+
+def test_every_table_is_narrower_in_a_narrow_terminal(
+    twofold: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    varied = plan(twofold, "--vary", "model=llama-3.2-3b").out
+    by = ("--date", "2027-01-01", "--by", "2027-01-11", "--seq-len", "2048", "--global-batch", "64")
+    reach = twofold("plan", MODEL, "--fleet", FLEET, *by, "--vary", "model=llama-3.2-3b").out
+    given = twofold("estimate", MODEL, "--fleet", FLEET, *WORK, *DATE, "--plan", "tp=2").out
+    for said in (plan(twofold, "--pareto").out, varied, reach, given):
+        table = [line for line in said.splitlines() if "  " in line and "note:" not in line]
+        assert max(map(len, table)) <= 100, said
+    assert "llama-3.2-3b  bf16 dp=8" in varied
+    assert "llama-3.2-3b  bf16 dp=8" in reach
+
+
 def test_json_has_everything_in_si_units(twofold: Any) -> None:
     said = plan(twofold, "--json").json
     [fleet] = said["fleets"]
@@ -197,6 +241,8 @@ def test_the_front_has_no_plan_that_another_beats(twofold: Any) -> None:
     said = plan(twofold, "--pareto")
     assert said.code == 0, said.err
     assert "that none beats in both time and cost" in said.out
+    assert said.out.count("coverage: 100% of the time rests on published runs") == 1
+    assert "note: dgx-h100: assumed or announced: " in said.out
     front = plan(twofold, "--pareto", "--json").json["front"]
     times = [one["time_s"]["value"] for one in front]
     costs = [one["cost_usd"] for one in front]
@@ -210,6 +256,7 @@ def test_how_far_by_a_date(twofold: Any) -> None:
     said = twofold(*base, *words)
     assert said.code == 0, said.err
     assert "tokens by 2027-01-11 (predicted)" in said.out
+    assert "coverage: 100% of the time rests on published runs" in said.out
     twice = twofold(*base, "--date", "2027-01-01", "--by", "2027-01-21", "--json").json
     once = twofold(*base, *words, "--json").json
     ratio = twice["reach"][0]["tokens"] / once["reach"][0]["tokens"]
@@ -335,6 +382,45 @@ def test_measured_steps_narrow_the_interval(twofold: Any, tmp_path: Path) -> Non
     assert any("ours.toml" in note for note in ours["notes"])
     narrowed = ours["fleets"][0]["best"][0]["time_s"]
     assert narrowed["high"] / narrowed["low"] < shipped["high"] / shipped["low"]
+
+
+def finished_run(folder: Path, step_times_s: list[float]) -> None:
+    """What a run leaves beside its plan."""
+    rows: list[dict[str, Any]] = [{"event": "start", "startup_s": 20.0, "num_parameters": 1}]
+    rows += [
+        {"event": "step", "tokens": n, "time_s": float(n), "loss": 2.0, "step_time_s": seconds}
+        for n, seconds in enumerate(step_times_s, start=1)
+    ]
+    end = {"tokens": 1, "num_steps": len(step_times_s), "train_s": sum(step_times_s), "cpu_s": 1.0}
+    rows.append({"event": "end", "peak_memory_bytes": None, **end})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_finished_run_is_a_measured_step(twofold: Any, tmp_path: Path) -> None:
+    """The median step, 1.2 times what was predicted, moves the prediction most of the way."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = plan(twofold, "--json", "-o", "run/plan.json").json["fleets"][0]["best"][0]
+    finished_run(folder, [90.0, *[1.2 * first["step_time_s"]] * 3])
+    said = twofold("calibrate", "--from", "run", "-o", "by-run.toml")
+    assert said.code == 0, said.err
+    assert "1 measured run; this site takes 1.1" in said.out
+    ours = plan(twofold, "--json", "--calibration", "by-run.toml").json["fleets"][0]["best"][0]
+    assert 1.15 < ours["step_time_s"] / first["step_time_s"] < 1.2
+    assert ours["time_s"]["high"] / ours["time_s"]["low"] < 1.5
+    finished_run(folder, [])
+    assert twofold("calibrate", "--from", "run").code == 2
+
+
+def test_a_run_that_has_not_ended_or_has_no_plan_is_refused(twofold: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    said = twofold("calibrate", "--from", "run")
+    assert said.code == 2
+    assert "plan.json" in said.err
+    plan(twofold, "-o", "run/plan.json")
+    said = twofold("calibrate", "--from", "run")
+    assert said.code != 0
+    assert "left no metrics" in said.err
 
 
 BAD: list[tuple[tuple[str, ...], str]] = [

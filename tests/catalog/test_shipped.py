@@ -12,6 +12,7 @@ from twofold.catalog.form import read_entry
 from twofold.catalog.layers import PACKAGED, entries, read_toml
 from twofold.catalog.vocabulary import FIGURE_UNITS, PRECISIONS
 from twofold.errors import InputError
+from twofold.perf.energy import node_overhead_w
 
 PROMISED = """
 p100 v100-sxm2-16g v100-sxm2-32g t4 l4 a10 l40s a100-sxm-40g a100-sxm-80g
@@ -122,3 +123,26 @@ def test_a_bad_file_names_itself() -> None:
                    origin="x.toml", layer=1)  # fmt: skip
     assert "x.toml" in str(caught.value)
     assert "flop_per_s.bf16" in str(caught.value)
+
+
+def test_what_machines_draw_beside_their_devices_is_as_drawn_everywhere() -> None:
+    """Not as rated: the share of a DGX H100, the one that was measured, for all that have a rating;
+    and a machine that another stands for has that one's figure."""
+    rated = {name: one for name, one in entries("node").items() if one.figure("power.rated_w")}
+    assert {"dgx-a100", "dgx-h100", "dgx-b200", "dgx-b300", "gb200-nvl72"} <= set(rated)
+    for name, entry in rated.items():
+        node, limit = find_node(name), entry.figure("power.rated_w")
+        assert node.power_overhead_w is not None
+        assert node.accelerator.power_max_w is not None
+        assert limit is not None
+        drawn = node_overhead_w(
+            limit.value, node.accelerator.power_max_w.value, node.num_accelerators
+        )
+        assert node.power_overhead_w.value == pytest.approx(float(drawn), rel=0.01), name
+    for name, entry in entries("node").items():
+        overhead = entry.figure("power.overhead_w")
+        other = re.search(r"\(that of ([a-z0-9-]+)\)$", overhead.source) if overhead else None
+        if overhead and other:
+            first = entries("node")[other[1]].figure("power.overhead_w")
+            assert first is not None
+            assert overhead.value == first.value, name

@@ -222,7 +222,7 @@ def test_a_search_over_widths_prices_rows_as_a_table_does() -> None:
     case = with_host(case, usable_bytes=20e9)
     space = make_space(case, make_levers(case, precisions=("bf16", "fp32")))
     seen = 0
-    for chunk, _ in priced_chunks(price_space(case, space), 40e9):
+    for chunk, _, _ in priced_chunks(price_space(case, space), 40e9):
         assert chunk is not None
         alone = price_table(case, space.plans(chunk.layout, chunk.order, chunk.recomputed_layers))
         assert alone.fits.all()

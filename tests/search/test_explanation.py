@@ -15,7 +15,7 @@ from tests.search.machines import A100, B200, H100, document
 from tests.workloads import gpt2_model, train
 from twofold.document import PlanDocument, make_document
 from twofold.errors import InputError
-from twofold.fleet import Accelerator, Node
+from twofold.fleet import Accelerator, MemoryTier, Node
 from twofold.model import Model
 from twofold.perf import estimate
 from twofold.plan import Plan
@@ -112,6 +112,16 @@ def test_a_calibrated_machine_is_explained_by_its_own_estimate() -> None:
         compare(make_document(estimate=guess, **fields), make_document(estimate=guess, **fields))
 
 
+def test_a_plan_that_overfills_the_host_does_not_fit() -> None:
+    roomy = explain(doc(offload="optimizer"), date=DATE)
+    assert roomy.fits
+    memory = MemoryTier(name="host", usable_bytes=figure(1e9, "B"))
+    tight = explain(doc(replace(H100, host_memory=(memory,)), offload="optimizer"), date=DATE)
+    assert tight.estimate.outcome.peak_memory_bytes == roomy.estimate.outcome.peak_memory_bytes
+    assert not tight.fits
+    assert "DOES NOT FIT the host memory" in explanation_text(tight)
+
+
 def test_an_old_estimate_is_remarked_on() -> None:
     document_ = doc()
     guess = explain(document_, date=DATE).estimate
@@ -184,6 +194,24 @@ def test_price_and_facility_are_factors_of_their_own() -> None:
     ]
 
 
+def test_carbon_has_causes_of_its_own() -> None:
+    """A cleaner grid and machines that took more to make, under one plan on one machine."""
+    clean = {"grid_kgco2e_per_kwh": figure(0.05, "kgCO2e/kWh")}
+    heavy = with_chip(H100, embodied_kgco2e=figure(600.0, "kg"))
+    comparison = against(doc(), doc(heavy, pool_changes=clean))
+    assert comparison.carbon is not None
+    causes = {cause.name: cause.factor for cause in comparison.carbon.causes}
+    assert set(causes) == {"electricity", "manufacture"}
+    assert causes["electricity"] < 1 < causes["manufacture"]
+    outcomes = [side.estimate.outcome for side in (comparison.a, comparison.b)]
+    kgco2e = [outcome.carbon_kgco2e for outcome in outcomes]
+    assert comparison.carbon.ratio == pytest.approx(kgco2e[1] / kgco2e[0])  # type: ignore[operator]
+    assert "carbon per token, b over a" in comparison_text(comparison)
+    unknown = doc(pool_changes={"grid_kgco2e_per_kwh": None})
+    assert against(doc(), unknown).carbon is None
+    assert "carbon: no ratio" in comparison_text(against(doc(), unknown))
+
+
 def test_ratios_are_those_of_the_estimates_and_every_account_multiplies() -> None:
     a, b = doc(), doc(B200, precision="fp8", data_degree=16, tensor_degree=2, recompute="full")
     comparison = against(a, b)
@@ -192,7 +220,10 @@ def test_ratios_are_those_of_the_estimates_and_every_account_multiplies() -> Non
     assert other.cost_usd is not None
     assert one.energy_j is not None
     assert other.energy_j is not None
+    assert one.carbon_kgco2e is not None
+    assert other.carbon_kgco2e is not None
     for attribution, ratio in (
+        (comparison.carbon, other.carbon_kgco2e / one.carbon_kgco2e),
         (comparison.time, other.step_time_s / one.step_time_s),
         (comparison.cost, other.cost_usd / one.cost_usd),
         (comparison.energy, other.energy_j / one.energy_j),

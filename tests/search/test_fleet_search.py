@@ -16,14 +16,23 @@ from twofold import __version__
 from twofold.document import make_document, read_plan, write_plan
 from twofold.errors import InputError, NegativeAnswer
 from twofold.fleet import Fleet
+from twofold.model import Experts
 from twofold.outcome import Estimate
 from twofold.perf.fleet import FleetColumns, Problem, estimate_plans, price_table
 from twofold.perf.plans import table_of
 from twofold.plan import Plan
-from twofold.search import baseline_plans, best_plans, by_date, largest_model_by_date, pareto
+from twofold.search import (
+    baseline_plans,
+    best_plans,
+    by_date,
+    check_fleet_plan,
+    largest_model_by_date,
+    pareto,
+)
 from twofold.search.levers import device_counts
 from twofold.search.objective import Limits, Objective, value_of
 from twofold.search.sweep import TOO_BIG
+from twofold.units import parse_bytes
 
 CASES = {
     "dense": lambda: problem(dense_model(), num_nodes=1, global_batch=8, memory_bytes=12e9),
@@ -236,6 +245,29 @@ def test_nothing_fits_names_the_nearest_change() -> None:
         best_plans(on_pool(case, num_nodes=nodes // 2, memory_bytes=3.3e9))
 
 
+def test_nothing_fits_names_the_memory_that_would_do() -> None:
+    """Framework and logits alone are more than the limit, however many devices there are."""
+    case = problem(num_nodes=1)
+    with pytest.raises(NegativeAnswer) as caught:
+        best_plans(case, memory_limit_bytes=3.1e9)
+    assert caught.value.what.index(TOO_BIG) < caught.value.what.index("divide")
+    enough = re.search(r"allow ([\d.]+ GiB) of each device", caught.value.help or "")
+    assert enough is not None
+    limit_bytes = parse_bytes(enough[1])
+    assert best_plans(case, memory_limit_bytes=limit_bytes).ranked
+    with pytest.raises(NegativeAnswer):
+        best_plans(case, memory_limit_bytes=0.97 * limit_bytes)
+    with pytest.raises(NegativeAnswer) as caught:
+        best_plans(problem(num_nodes=1, memory_bytes=3.1e9))
+    assert f"use devices of {enough[1]}" in (caught.value.help or "")
+
+
+def test_more_machines_need_a_network_that_is_known() -> None:
+    with pytest.raises(NegativeAnswer) as caught:
+        best_plans(problem(num_nodes=1, memory_bytes=3.3e9, scale_out=False))
+    assert "give scale_out.bandwidth_bytes_per_s" in (caught.value.help or "")
+
+
 def test_a_batch_that_nothing_divides_asks_for_a_larger_one() -> None:
     """7 heads and an odd batch: nothing multiplies to 64 devices."""
     model = dense_model(heads=7, kv_heads=7, hidden=7 * 64, ffn=7 * 128, layers=3)
@@ -247,8 +279,14 @@ def test_a_batch_that_nothing_divides_asks_for_a_larger_one() -> None:
 
 
 def test_a_pool_without_a_scale_out_network_is_refused() -> None:
-    with pytest.raises(InputError, match="scale-out"):
-        best_plans(problem(num_nodes=2, scale_out=False))
+    """By a search and for a single plan, with the figure's name; inside a machine none is used."""
+    apart = problem(num_nodes=2, scale_out=False)
+    with pytest.raises(InputError, match="the scale-out bandwidth of 'made-up-node' is unknown"):
+        best_plans(apart)
+    plan = Plan(pool=apart.pool.name, data_degree=16, micro_batch=1, precision="bf16")
+    with pytest.raises(InputError, match="the scale-out bandwidth of 'made-up-node' is unknown"):
+        check_fleet_plan(apart, plan)
+    check_fleet_plan(apart, replace(plan, data_degree=8))
     assert best_plans(problem(num_nodes=1, scale_out=False)).ranked
 
 
@@ -342,6 +380,27 @@ def test_a_newcomer_has_what_frameworks_give() -> None:
     assert roomy.micro_batch > 1
     tight = baseline_plans(problem(memory_bytes=12e9))["newcomer"][0]
     assert (tight.zero_stage, tight.recompute) == (3, "none")
+
+
+def test_a_newcomer_spreads_experts_over_a_machine() -> None:
+    """As many ranks as there are experts or devices in a machine, and no straw man: in reach of
+    the well-known recipe, where without experts spread it is several times slower."""
+    case = problem(expert_model(), num_nodes=8, global_batch=512)
+    plan, estimate = baseline_plans(case)["newcomer"]
+    assert plan.expert_degree == case.pool.node.num_accelerators == 8
+    assert estimate.outcome.time_s < 2.0 * baseline_plans(case)["well-known"][1].outcome.time_s
+    few = expert_model(experts=Experts(count=6, top_k=2, ffn=2048))
+    assert baseline_plans(problem(few, num_nodes=8))["newcomer"][0].expert_degree == 2
+    assert baseline_plans(problem())["newcomer"][0].expert_degree == 1
+
+
+def test_a_newcomer_shards_the_optimizer_of_experts_before_their_weights() -> None:
+    stages = []
+    for memory_bytes in (80e9, 15e9, 12e9):
+        case = problem(expert_model(layers=24), memory_bytes=memory_bytes)
+        plan = baseline_plans(case)["newcomer"][0]
+        stages.append(plan.zero_stage)
+    assert stages == [0, 1, 3]
 
 
 def test_baselines_keep_the_limits_or_are_there_all_the_same() -> None:

@@ -113,3 +113,24 @@ def test_more_recomputed_layers_than_a_stage_has_are_refused() -> None:
     assert read_given_plan("pp=4 recompute=full layers=8", problem()).recompute_layers == 8
     with pytest.raises(InputError, match="more than the 8 of a pipeline stage"):
         read_given_plan("pp=4 recompute=full layers=9", problem())
+
+
+def test_what_is_offloaded_must_fit_the_machine_too() -> None:
+    """70 billion parameters' optimizer state (12 bytes each) is more than one machine has."""
+    asked = problem("dgx-h100:1")
+    asked = make_problem(
+        find_model("llama-3.1-70b"), asked.workload, asked.pool, asked.fit, asked.date
+    )
+    tier = asked.pool.node.host_memory[0]
+    small = replace(tier, usable_bytes=replace(tier.usable_bytes, value=0.5e12))
+    tight = replace(
+        asked, pool=replace(asked.pool, node=replace(asked.pool.node, host_memory=(small,)))
+    )
+    for case, fits in ((asked, True), (tight, False)):
+        plan = read_given_plan("tp=8 mb=1 zero=1 recompute=full offload=optimizer", case)
+        one = make_option("given", case, plan, estimate_plans(case, [plan])[0])
+        assert (one.estimate.outcome.peak_memory_bytes or 0.0) < one.usable_bytes
+        assert one.fits is one.fits_host is fits
+        assert one.as_mapping()["fits"] is fits
+        held = replace(plan, offload="none")
+        assert make_option("held", case, held, estimate_plans(case, [held])[0]).fits_host

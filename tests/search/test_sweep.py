@@ -19,13 +19,13 @@ def chunks() -> tuple[list[Chunk], int]:
     case = problem(expert_model(layers=5), num_nodes=2, memory_bytes=LIMIT_BYTES)
     priced = price_space(case, make_space(case, make_levers(case)))
     found = list(priced_chunks(priced, LIMIT_BYTES))
-    return [chunk for chunk, _ in found if chunk is not None], sum(count for _, count in found)
+    return [one for one, _, _ in found if one is not None], sum(count for _, _, count in found)
 
 
 def test_rows_are_those_of_a_table_and_all_of_them_fit() -> None:
     case = problem(expert_model(layers=5), num_nodes=2, memory_bytes=LIMIT_BYTES)
     space = make_space(case, make_levers(case))
-    for chunk, _ in priced_chunks(price_space(case, space), LIMIT_BYTES):
+    for chunk, _, _ in priced_chunks(price_space(case, space), LIMIT_BYTES):
         assert chunk is not None
         table = space.plans(chunk.layout, chunk.order, chunk.recomputed_layers)
         alone = price_table(case, table)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from twofold.cli.choices import term_of
-from twofold.cli.output import EXIT_NO, answer
+from twofold.cli.output import EXIT_NO, answer, text_width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Estimate:
                 {"date": date, **option.as_mapping(), "outcome": asdict(option.estimate.outcome)}
             )
         else:
-            answer(estimate_text(problem, fleet, option, notes=notes))
+            answer(estimate_text(problem, fleet, option, notes=notes, width=text_width()))
         return 0 if option.fits else EXIT_NO
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twofold import __version__
 from twofold.cli.choices import objective_of, precisions_of, read_limit, term_of
-from twofold.cli.output import EXIT_NO, answer
+from twofold.cli.output import EXIT_NO, answer, text_width
 from twofold.cli.placement_planning import pool_notes
 from twofold.cli.questions import (
     efficiency_notes,
@@ -156,6 +156,7 @@ def _best(asked: _Question) -> int:
             chosen=chosen,
             path=str(asked.output),
             notes=asked.notes,
+            width=text_width(),
         )
     )
     return 0
@@ -198,6 +199,7 @@ def _vary(asked: _Question, others: Sequence[Model]) -> int:
             objective,
             path=str(asked.output),
             notes=asked.notes,
+            width=text_width(),
         )
     )
     return 0
@@ -224,6 +226,7 @@ def _front(asked: _Question) -> int:
             against,
             path=str(asked.output),
             notes=asked.notes,
+            width=text_width(),
         )
     )
     return 0
@@ -257,7 +260,17 @@ def _reach(asked: _Question, others: Sequence[Model], verb: Plan, by: str) -> in
             )
         )
     else:
-        answer(reach_text(reaches, winner, wanted, by, path=str(asked.output), notes=asked.notes))
+        answer(
+            reach_text(
+                reaches,
+                winner,
+                wanted,
+                by,
+                path=str(asked.output),
+                notes=asked.notes,
+                width=text_width(),
+            )
+        )
     return 0 if enough else EXIT_NO
 
 

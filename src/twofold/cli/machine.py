@@ -12,6 +12,7 @@ from twofold.cli.output import answer, say, watcher
 from twofold.errors import EnvironmentLack
 
 if TYPE_CHECKING:
+    from twofold.calibrate.refine import Refinement
     from twofold.fleet import Fleet
 
 
@@ -42,7 +43,7 @@ class Calibrate:
     """
 
     rows: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Measured steps: a CSV file as `validate` takes, or a run folder."""
+    """Measured steps: a CSV file as `validate` takes, or the folder of a finished run."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Where the calibration goes; unless said where `plan` and `prove` look for that of this
     machine, and efficiencies.toml with --from."""
@@ -57,9 +58,23 @@ class Calibrate:
         from twofold.catalog import find_node
         from twofold.report.validation_text import refinement_text
 
-        refined = refine_from(rows, self.output or Path("efficiencies.toml"), find_node)
+        output = self.output or Path("efficiencies.toml")
+        if rows.is_dir():
+            refined = self._refine_from_run(rows, output)
+        else:
+            refined = refine_from(rows, output, find_node)
         answer(asdict(refined) if self.json else refinement_text(refined))
         return 0
+
+    @staticmethod
+    def _refine_from_run(folder: Path, output: Path) -> Refinement:
+        from twofold.calibrate.own_run import refine_from_run
+        from twofold.cli.questions import run_date
+        from twofold.document import read_plan
+        from twofold.engines import read_run
+
+        document = read_plan(folder / "plan.json")
+        return refine_from_run(document, read_run(folder).step_times_s, run_date(None), output)
 
     def _measure(self) -> int:
         from twofold.calibrate import default_overlay_path

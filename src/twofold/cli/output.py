@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,14 @@ def answer(value: Any) -> None:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def text_width() -> int | None:
+    """Characters in a line: what `COLUMNS` says, else the terminal's; None where the answer goes to
+    a file or a pipe, which has room for all."""
+    if os.environ.get("COLUMNS", "").isdigit():
+        return int(os.environ["COLUMNS"])
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def watcher() -> Watcher:

@@ -10,15 +10,32 @@ from twofold.catalog import remarks
 from twofold.fleet import Fleet
 from twofold.model import active_parameters, num_parameters
 from twofold.report.fleet_cells import UNKNOWN, better, dollars, megawatt_hours, span, tonnes
-from twofold.report.fleet_text import coverage_lines, options_table, pool_line, price_notes
-from twofold.report.table import aligned
+from twofold.report.fleet_text import (
+    coverage_lines,
+    coverage_of,
+    left_out,
+    options_table,
+    pool_line,
+    price_notes,
+    unknown_columns,
+)
+from twofold.report.table import Step, aligned, fitted
 from twofold.search.given import plan_words
-from twofold.search.options import Interval, Objective, Option, gain, num_devices
+from twofold.search.options import Objective, Option, gain, num_devices
+from twofold.search.ratio_interval import Interval, interval_about
 from twofold.search.reach import Reach, Wanted
 from twofold.search.variants import Variant
 from twofold.units import format_quantity, format_seconds
 
 _FRONT_ROWS = 12
+_VARIANTS = (
+    "model", "parameters", "active", "tokens", "90 % interval", "time", "90 % interval",
+    "dollars", "MWh", "tCO2e", "MFU", "plan",
+)  # fmt: skip
+_REACHES = (
+    "model", "parameters", "fleet", "devices", "tokens", "for a parameter", "90 % interval",
+    "dollars", "MWh", "tCO2e", "plan",
+)  # fmt: skip
 
 
 def variants_text(
@@ -29,15 +46,12 @@ def variants_text(
     *,
     path: str,
     notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """Models at equal predicted loss: tokens, time and money of each, the first the reference."""
-    head = (
-        "model", "parameters", "active", "tokens", "90 % interval", "time", "90 % interval",
-        "dollars", "MWh", "tCO2e", "MFU", "plan",
-    )  # fmt: skip
-    rows = [head, *(_variant_row(variant) for variant in variants)]
+    rows = [_VARIANTS, *(_variant_row(variant) for variant in variants)]
     lines = [question, pool_line(fleet.name, fleet.pools[0]), ""]
-    lines += [*aligned(rows, left=(0, 11)), ""]
+    lines += [*_with_plans_below(rows, (0, 11), width, ("tCO2e", "MWh", "MFU", "active")), ""]
     answers = [variant.answer for variant in variants if variant.answer is not None]
     lines += coverage_lines(answers)
     lines.append(
@@ -64,6 +78,7 @@ def front_text(
     *,
     path: str,
     notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """The plans that none beats in both time and `against`, fastest first."""
     lines = [question]
@@ -71,8 +86,8 @@ def front_text(
     shown = _thinned(front, _FRONT_ROWS)
     several = len({one.role for one in front}) > 1
     labels = [f"{one.role} {n}" if several else f"{n}" for n, one in enumerate(shown, 1)]
-    lines += options_table(shown, labels)
-    lines += ["", *dict.fromkeys(f"basis: {one.pool.name}: {one.estimate.basis}" for one in front)]
+    lines += options_table(shown, labels, objective=against, width=width)
+    lines += ["", *dict.fromkeys(line for one in front for line in coverage_of(one))]
     lines += [note for fleet in fleets for pool in fleet.pools for note in price_notes(pool)]
     lines += [f"note: {remark}" for fleet in fleets for remark in remarks(fleet)]
     lines += [f"note: {note}" for note in notes]
@@ -95,17 +110,14 @@ def reach_text(
     *,
     path: str,
     notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """The most tokens of each model on each fleet by a date, the largest model first."""
-    head = (
-        "model", "parameters", "fleet", "devices", "tokens", "for a parameter", "90 % interval",
-        "dollars", "MWh", "tCO2e", "plan",
-    )  # fmt: skip
-    rows = [head, *(_reach_row(reach) for reach in reaches)]
+    rows = [_REACHES, *(_reach_row(reach) for reach in reaches)]
     told = []
     for reach in reaches:
         if reach.option is not None:
-            told.append(f"basis: {reach.option.pool.name}: {reach.option.estimate.basis}")
+            told += coverage_of(reach.option)
             told += price_notes(reach.option.pool)
             told += [f"note: {remark}" for remark in remarks(reach.fleet)]
     told += [f"note: {note}" for note in notes]
@@ -116,8 +128,28 @@ def reach_text(
         claim = f"the largest with {wanted.words} by {by}: {what} (predicted)"
     else:
         claim = f"none gets {wanted.words} by {by} (predicted); the nearest is {what}"
-    lines = [*aligned(rows, left=(0, 2, 10)), "", *dict.fromkeys(told), "", f"written: {path}"]
+    table = _with_plans_below(rows, (0, 2, 10), width, ("tCO2e", "MWh", "devices", "parameters"))
+    lines = [*table, "", *dict.fromkeys(told), "", f"written: {path}"]
     return "\n".join([*lines, claim, f"next: twofold explain {shlex.quote(path)}"])
+
+
+def _with_plans_below(
+    rows: Sequence[tuple[str, ...]],
+    left: Sequence[int],
+    width: int | None,
+    least_needed: Sequence[str],
+) -> list[str]:
+    """A table whose last column are plans. In a narrow terminal they stand below it, and the least
+    needed columns go."""
+    head, last = rows[0], len(rows[0]) - 1
+    steps: list[Step] = [(last, None), *unknown_columns(rows)]
+    dropped: list[Step] = [(head.index(name), None) for name in least_needed]
+    steps += [step for step in dropped if step not in steps]
+    lines, gone = fitted(rows, left=left, width=width, steps=steps)
+    lines += left_out([name for name in gone if name != head[last]])
+    if head[last] in gone:
+        lines += ["", *aligned([(row[0], row[last]) for row in rows[1:]], left=(0, 1))]
+    return lines
 
 
 def _variant_row(variant: Variant) -> tuple[str, ...]:
@@ -160,10 +192,10 @@ def _variant_claim(reference: Variant, other: Variant, objective: Objective) -> 
         return against + f"{UNKNOWN} by {objective}, a figure is missing"
     tokens = math.log(other.tokens.high / other.tokens.low) / 2.0
     half = math.hypot(math.log(ratio.high / ratio.value), tokens)
-    wide = Interval(
-        value=ratio.value, low=ratio.value * math.exp(-half), high=ratio.value * math.exp(half)
+    return (
+        against
+        + f"{better(interval_about(ratio.value, half), objective)} (predicted; 90 % interval)"
     )
-    return against + f"{better(wide, objective)} (predicted; 90 % interval)"
 
 
 def _reach_row(reach: Reach) -> tuple[str, ...]:

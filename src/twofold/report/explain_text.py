@@ -10,6 +10,7 @@ from twofold.search.breakdown import Explanation, group_causes
 from twofold.search.comparison import Comparison
 from twofold.units import format_bytes, format_quantity, format_seconds
 
+HOST_TOO_SMALL = "DOES NOT FIT the host memory: the optimizer state that is offloaded to it"
 _BAR = 24
 _SMALL = 0.005
 """Parts below half a per cent stand together."""
@@ -29,8 +30,11 @@ def explanation_text(x: Explanation) -> str:
             outcome.peak_memory_bytes,
             format_bytes,
         )
-        verdict = "fits" if x.fits else "DOES NOT FIT"
+        too_big = outcome.peak_memory_bytes > x.usable_memory_bytes
+        verdict = "DOES NOT FIT" if too_big else "fits"
         lines.append(f"  {verdict}: usable are {format_bytes(x.usable_memory_bytes)}")
+    if not x.fits_host:
+        lines.append(f"  {HOST_TOO_SMALL}")
     lines += _parts("whole run", x.run_parts_s, outcome.time_s, format_seconds)
     if outcome.cost_usd is None:
         lines += ["", "money: unknown, no price is given for the pool"]
@@ -64,12 +68,18 @@ def comparison_text(x: Comparison) -> str:
     lines = [f"a: {x.a.title}", f"b: {x.b.title}", ""]
     lines += _side_by_side(x)
     lines += _causes("time", x.time)
-    lines += _other("cost", x.cost, x.time, "a price is not known")
-    lines += _other("energy", x.energy, x.time, "a device's power is not known")
-    told = [one for one in x.interactions if one.factor is not None and _matters(one.factor)]
-    if told:
+    told = {"time": x.time}
+    for title, one, lack in (
+        ("cost", x.cost, "a price is not known"),
+        ("energy", x.energy, "a device's power is not known"),
+        ("carbon", x.carbon, "the power of a device or the carbon of its electricity is not known"),
+    ):
+        lines += _other(title, one, told, lack)
+        told |= {} if one is None else {title: one}
+    strong = [one for one in x.interactions if one.factor is not None and _matters(one.factor)]
+    if strong:
         lines += ["", "interactions (both together, over the product of each alone)"]
-        lines += [f"  {i.first} x {i.second}: {i.factor:.3f}" for i in told[:_TOLD]]
+        lines += [f"  {i.first} x {i.second}: {i.factor:.3f}" for i in strong[:_TOLD]]
     blind = [one for one in x.interactions if one.factor is None]
     if blind:
         pairs = ", ".join(f"{i.first} x {i.second}" for i in blind[:_TOLD])
@@ -139,15 +149,20 @@ def _causes(title: str, x: Attribution) -> list[str]:
     return lines
 
 
-def _other(title: str, x: Attribution | None, time: Attribution, lack: str) -> list[str]:
+def _other(
+    title: str, x: Attribution | None, told: Mapping[str, Attribution], lack: str
+) -> list[str]:
+    """Its causes; in one line where they are those of a ratio that was told already."""
     if x is None:
         return ["", f"{title}: no ratio, {lack}"]
-    shares = {cause.name: cause.log_share for cause in time.causes}
-    as_time = len(x.causes) == len(time.causes) and all(
-        abs(cause.log_share - shares.get(cause.name, math.inf)) < _SMALL for cause in x.causes
-    )
-    if as_time and x.causes:
-        return ["", f"{title} per token, b over a: {x.ratio:.3f}, with the causes of the time"]
+    for known, other in told.items():
+        shares = {cause.name: cause.log_share for cause in other.causes}
+        alike = len(x.causes) == len(other.causes) and all(
+            abs(cause.log_share - shares.get(cause.name, math.inf)) < _SMALL for cause in x.causes
+        )
+        if alike and x.causes:
+            line = f"{title} per token, b over a: {x.ratio:.3f}, with the causes of the {known}"
+            return ["", line]
     return _causes(title, x)
 
 
@@ -183,7 +198,9 @@ def _claim(x: Comparison) -> list[str]:
         held = "lies in the interval" if x.published_holds else "DOES NOT lie in the interval"
         lines.append(f"published: {told}, {held}")
     for name, side in (("a", x.a), ("b", x.b)):
-        if not side.fits:
+        if not side.fits_host:
+            lines.append(f"{name}: {HOST_TOO_SMALL}")
+        elif not side.fits:
             usable = format_bytes(side.usable_memory_bytes)
             lines.append(f"{name} DOES NOT FIT its memory: usable are {usable}")
     lines.append(x.interval_basis)

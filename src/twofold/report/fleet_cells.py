@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from twofold.search.options import Interval, Objective, Option
+from twofold.search.options import Objective, Option
+from twofold.search.ratio_interval import Interval
 from twofold.units import format_bytes, format_quantity, format_seconds
 
 UNKNOWN = "unknown"
@@ -24,6 +25,14 @@ def memory_cell(option: Option) -> str:
         return UNKNOWN
     missing = "" if option.fits else " TOO BIG"
     return f"{format_bytes(peak)} of {format_bytes(option.usable_bytes)}{missing}"
+
+
+def share_cell(option: Option) -> str:
+    """The same in short: of what is usable."""
+    peak = option.estimate.outcome.peak_memory_bytes
+    if peak is None:
+        return UNKNOWN
+    return f"{peak / option.usable_bytes:.0%}" + ("" if option.fits else " TOO BIG")
 
 
 def dollars(value: float | None) -> str:

@@ -16,14 +16,16 @@ from twofold.report.fleet_cells import (
     dollars,
     megawatt_hours,
     memory_cell,
+    share_cell,
     span,
     times,
     tonnes,
 )
-from twofold.report.table import aligned
+from twofold.report.table import Step, aligned, fitted
 from twofold.search.answers import PoolAnswer
 from twofold.search.given import plan_words
-from twofold.search.options import Interval, Objective, Option, gain, is_same_plan, num_devices
+from twofold.search.options import Objective, Option, gain, is_same_plan, num_devices
+from twofold.search.ratio_interval import Interval
 from twofold.units import format_bytes, format_quantity, format_seconds
 from twofold.workload import Train
 
@@ -32,6 +34,8 @@ _HEAD = (
     "step", "MFU", "bound by",
 )  # fmt: skip
 _LEFT = (0, 10)
+_LEAST_NEEDED = ("step", "tCO2e", "MWh", "devices", "memory of usable", "bound by")
+"""Columns that a narrow terminal goes without, in this order."""
 _OWNERS = {"newcomer": "a newcomer", "well-known": "the well-known kind"}
 _FULL_FRACTION = 0.92
 _WHOSE = {"newcomer": "the newcomer's", "well-known": "the well-known one"}
@@ -67,10 +71,11 @@ def answers_text(
     chosen: Option,
     path: str,
     notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """The whole answer of `twofold plan` on fleets."""
     lines = [question, *(pool_line(answer.title, answer.pool) for answer in answers), ""]
-    lines += _table(answers)
+    lines += _table(answers, objective, width)
     lines += ["", *_counts(answers), ""]
     lines += [*coverage_lines(answers), *(f"note: {note}" for note in notes)]
     lines += [
@@ -85,7 +90,12 @@ def answers_text(
 
 
 def estimate_text(
-    problem: Problem, fleet: Fleet, option: Option, *, notes: Sequence[str] = ()
+    problem: Problem,
+    fleet: Fleet,
+    option: Option,
+    *,
+    notes: Sequence[str] = (),
+    width: int | None = None,
 ) -> str:
     """One given plan: its figures, its step and memory in parts, and whether it fits."""
     outcome = option.estimate.outcome
@@ -94,7 +104,7 @@ def estimate_text(
         pool_line(fleet.name, option.pool),
         "",
     ]
-    lines += [*options_table([option], [option.role]), ""]
+    lines += [*options_table([option], [option.role], width=width), ""]
     lines += _parts("step", outcome.step_parts_s, format_seconds)
     lines += _parts("memory", outcome.memory_parts_bytes, format_bytes)
     lines += ["", *coverage_of(option)]
@@ -103,7 +113,9 @@ def estimate_text(
         f"note: {note}"
         for note in (*remarks(fleet), *notes, *(_full(option) if option.fits else []))
     ]
-    if not option.fits:
+    if not option.fits_host:
+        lines.append("does not fit: the host memory is too small for the optimizer's state")
+    elif not option.fits:
         assert outcome.peak_memory_bytes is not None
         lines.append(
             f"does not fit: {format_bytes(outcome.peak_memory_bytes)} needed, "
@@ -143,13 +155,52 @@ def claims(answers: Sequence[PoolAnswer], objective: Objective) -> list[str]:
     return lines
 
 
-def options_table(options: Sequence[Option], labels: Sequence[str]) -> list[str]:
-    """Plans in rows, the words of each below."""
+def options_table(
+    options: Sequence[Option],
+    labels: Sequence[str],
+    *,
+    objective: Objective = "time",
+    width: int | None = None,
+) -> list[str]:
+    """Plans in rows, the words of each below. Where the table is wider than `width`, what is least
+    needed for the objective is said in short or left out, and which columns those are."""
     rows = [_HEAD, *(_row(label, option) for label, option in zip(labels, options, strict=True))]
     words = [
         (label, plan_words(option.plan)) for label, option in zip(labels, options, strict=True)
     ]
-    return [*aligned(rows, left=_LEFT), "", *aligned(words, left=(0, 1))]
+    lines, gone = fitted(rows, left=_LEFT, width=width, steps=_narrower(rows, options, objective))
+    return [*lines, *left_out(gone), "", *aligned(words, left=(0, 1))]
+
+
+def left_out(gone: Sequence[str]) -> list[str]:
+    """Nothing is dropped in silence."""
+    return [f"(no room for: {', '.join(gone)}; --json has all)"] if gone else []
+
+
+def unknown_columns(rows: Sequence[Sequence[str]]) -> list[Step]:
+    """Those that say nothing, to go first."""
+    return [
+        (place, None)
+        for place, column in enumerate(zip(*rows[1:], strict=True))
+        if set(column) == {UNKNOWN}
+    ]
+
+
+def _narrower(
+    rows: Sequence[Sequence[str]], options: Sequence[Option], objective: Objective
+) -> list[Step]:
+    """From a wide table to a narrow one, what is least needed first."""
+    unknown = unknown_columns(rows)
+    cause = [f"{one.binding.cause} {one.binding.fraction:.0%}" for one in options]
+    memory = [share_cell(one) for one in options]
+    kept = {"energy": "MWh", "carbon": "tCO2e"}.get(objective)
+    dropped = [(_HEAD.index(name), None) for name in _LEAST_NEEDED if name != kept]
+    return [
+        *unknown,
+        (_HEAD.index("bound by"), ("bound by", *cause)),
+        (_HEAD.index("memory of usable"), ("memory", *memory)),
+        *(step for step in dropped if step not in unknown),
+    ]
 
 
 def coverage_of(option: Option) -> list[str]:
@@ -176,7 +227,7 @@ def coverage_lines(answers: Sequence[PoolAnswer]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _table(answers: Sequence[PoolAnswer]) -> list[str]:
+def _table(answers: Sequence[PoolAnswer], objective: Objective, width: int | None) -> list[str]:
     options, labels = [], []
     several = len(answers) > 1
     refused = []
@@ -187,7 +238,8 @@ def _table(answers: Sequence[PoolAnswer]) -> list[str]:
         for option in (*best, *answer.baselines):
             options.append(option)
             labels.append(f"{answer.title} {option.role}" if several else option.role)
-    return [*options_table(options, labels), *refused]
+    table = options_table(options, labels, objective=objective, width=width)
+    return [*table, *refused]
 
 
 def _row(label: str, option: Option) -> tuple[str, ...]:

@@ -57,9 +57,10 @@ def validation_text(report: dict[str, Any]) -> str:
 def refinement_text(refined: Refinement) -> str:
     """What the user's own runs changed."""
     lines = [
-        f"{die.die}: {die.num_runs} measured runs; this site takes {die.pace:.2f} times what the "
-        f"published runs say; interval a factor {math.exp(die.half_width_before):.2f} either way "
-        f"before, {math.exp(die.half_width_after):.2f} now"
+        f"{die.die}: {die.num_runs} measured run{'s' if die.num_runs > 1 else ''}; this site takes "
+        f"{die.pace:.2f} times what the published runs say; interval a factor "
+        f"{math.exp(die.half_width_before):.2f} either way before, "
+        f"{math.exp(die.half_width_after):.2f} now"
         for die in refined.dies
     ]
     return "\n".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +56,16 @@ def _newcomer(problem: Problem, devices: int) -> Iterator[list[Plan]]:
     fit weights sharded over all of them (FSDP); all layers recomputed only where nothing fits
     without. The largest micro-batch that fits, so a family rises in it. Where the batch has
     fewer sequences than there are devices, tensor ranks inside a domain take up the rest, then
-    context ranks."""
-    domain = scale_up_domain(problem)
+    context ranks.
+
+    Experts are spread over the devices of a machine, or over as many as there are experts. The
+    frameworks' own default is 1 (Megatron-LM's --expert-model-parallel-size, DeepSpeed's ep_size),
+    a straw man: no guide trains such a model so, and the first thing that they say is to spread
+    the experts within the fast network (Megatron Core, "Mixture of Experts": EP x TP inside the
+    NVLink domain). The optimizer's state is sharded before weights are: DeepSpeed's experts
+    go with ZeRO-1 and 2, not with 3."""
+    domain, precision = scale_up_domain(problem), default_precision(problem)
+    stages: tuple[Literal[0, 1, 3], ...] = (0, 3) if problem.model.experts is None else (0, 1, 3)
     for context, tensor in product(divisors(devices), divisors(devices)):
         if tensor > domain or devices % (context * tensor):
             continue
@@ -68,14 +77,15 @@ def _newcomer(problem: Problem, devices: int) -> Iterator[list[Plan]]:
                 data_degree=data,
                 context_degree=context,
                 tensor_degree=tensor,
+                expert_degree=_experts_over(problem, devices, problem.pool.node.num_accelerators),
                 micro_batch=2**power,
-                precision=default_precision(problem),
+                precision=precision,
                 optimizer_kernel="fused",
             )
             for power in range(share.bit_length())
         ]
-        yield plans
-        yield [replace(plan, zero_stage=3) for plan in plans]
+        for stage in stages:
+            yield [replace(plan, zero_stage=stage) for plan in plans]
         yield [replace(plan, zero_stage=3, recompute="full") for plan in plans]
 
 
@@ -85,7 +95,8 @@ def _well_known(problem: Problem, devices: int) -> Iterator[list[Plan]]:
     not; optimizer state sharded; micro-batches of 1, 2, 4 or 8; experts over a domain or over as
     many ranks as there are experts; nothing recomputed or all. The fastest that fits; context
     ranks only where without them none does."""
-    domain = scale_up_domain(problem)
+    domain, precision = scale_up_domain(problem), default_precision(problem)
+    widths = (domain, problem.model.experts.count if problem.model.experts else 1)
     for context in divisors(devices):
         family = []
         rest = devices // context
@@ -95,7 +106,7 @@ def _well_known(problem: Problem, devices: int) -> Iterator[list[Plan]]:
             data = rest // (tensor * pipeline)
             for (schedule, virtual), expert, micro, recompute in product(
                 _schedules(problem, pipeline),
-                _expert_degrees(problem, data * context * tensor),
+                sorted({_experts_over(problem, data * context * tensor, m) for m in widths}),
                 (1, 2, 4, 8),
                 ("none", "full"),
             ):
@@ -111,7 +122,7 @@ def _well_known(problem: Problem, devices: int) -> Iterator[list[Plan]]:
                     schedule=schedule,
                     virtual_stages=virtual,
                     micro_batch=micro,
-                    precision=default_precision(problem),
+                    precision=precision,
                     recompute=recompute,  # type: ignore[arg-type]
                     optimizer_kernel="fused",
                 )
@@ -126,13 +137,12 @@ def _schedules(problem: Problem, pipeline: int) -> list[tuple[Schedule, int]]:
     return plain + [("interleaved", v) for v in sorted({*chunks[:1], *chunks[-1:]})]
 
 
-def _expert_degrees(problem: Problem, ranks: int) -> list[int]:
+def _experts_over(problem: Problem, ranks: int, most: int) -> int:
+    """The most ranks, up to so many, over which experts can be spread evenly; 1 without any."""
     experts = problem.model.experts
     if experts is None:
-        return [1]
-    legal = [e for e in divisors(experts.count) if ranks % e == 0]
-    near = [e for e in legal if e <= scale_up_domain(problem)]
-    return sorted({near[-1], legal[-1]})
+        return 1
+    return max(e for e in divisors(experts.count) if ranks % e == 0 and e <= most)
 
 
 def _first_that_fits(
@@ -174,7 +184,9 @@ def _chosen(
         if not len(legal):
             continue
         columns = price_table(problem, table.take(legal))
-        kept = (columns.footprint.peak_bytes <= limit_bytes) & limits.kept(columns)
+        footprint = columns.footprint
+        kept = footprint.fits_host & (footprint.peak_bytes <= limit_bytes)
+        kept &= limits.kept(columns)
         if kept.any():
             place = choose(np.where(kept, columns.time_s, np.inf))
             return float(columns.time_s[place]), family[int(legal[place])]

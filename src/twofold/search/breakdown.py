@@ -14,10 +14,11 @@ from twofold.document import PlanDocument
 from twofold.errors import InputError
 from twofold.fleet import Pool
 from twofold.outcome import Estimate
-from twofold.perf.fleet import estimate_plans, make_problem
+from twofold.perf.fleet import Problem, estimate_plans, make_problem
 from twofold.perf.speeds import Efficiencies, fitted_efficiencies, peak_flop_per_s
 from twofold.plan import Plan
 from twofold.search.binding import binding_of
+from twofold.search.host_memory import fits_host
 from twofold.search.hybrids import Setting, devices_of
 
 CAUSES: Mapping[str, tuple[str, ...]] = {
@@ -48,8 +49,9 @@ class Explanation:
     and `carbon_parts_kgco2e` to its carbon; what is not known is empty.
 
     `bound_step_s` is the step at the dense peak of the plan's precision, without a message or a
-    stall; `mfu` the bound over the estimate, so never above 1. `remark` tells of a document
-    whose own estimate is another.
+    stall; `mfu` the bound over the estimate, so never above 1. `fits_host`: the machine's own
+    memory holds what the plan keeps there. `remark` tells of a document whose own estimate is
+    another.
     """
 
     title: str
@@ -62,12 +64,13 @@ class Explanation:
     bound_step_s: float | None
     mfu: float | None
     binds: str
+    fits_host: bool = True
     remark: str = ""
 
     @property
     def fits(self) -> bool:
         peak = self.estimate.outcome.peak_memory_bytes
-        return peak is None or peak <= self.usable_memory_bytes
+        return self.fits_host and (peak is None or peak <= self.usable_memory_bytes)
 
 
 def explain(
@@ -76,7 +79,10 @@ def explain(
     """Take one plan apart. `date` ("2026-11") is that of the run: the document's, else this month,
     unless given."""
     setting = setting_of(document, date)
-    estimate = _estimate(document, setting, fit)
+    problem = make_problem(
+        setting.model, setting.workload, setting.pool, fit or fitted_efficiencies(), setting.date
+    )
+    estimate = _estimate(document, setting, problem)
     outcome = estimate.outcome
     pool, plan = setting.pool, setting.plan
     run_parts = run_parts_s(estimate)
@@ -95,6 +101,7 @@ def explain(
         bound_step_s=bound,
         mfu=None if bound is None else bound / outcome.step_time_s,
         binds=_binds(estimate, setting),
+        fits_host=fits_host(problem, plan),
         remark=_remark(document, estimate),
     )
 
@@ -136,15 +143,8 @@ def run_parts_s(estimate: Estimate) -> dict[str, float]:
     return parts | {START_UP: outcome.startup_s, LOST: outcome.time_s - worked}
 
 
-def _estimate(document: PlanDocument, setting: Setting, fit: Efficiencies | None) -> Estimate:
+def _estimate(document: PlanDocument, setting: Setting, problem: Problem) -> Estimate:
     if setting.accelerator.curves is None:
-        problem = make_problem(
-            setting.model,
-            setting.workload,
-            setting.pool,
-            fit or fitted_efficiencies(),
-            setting.date,
-        )
         return estimate_plans(problem, [setting.plan])[0]
     if document.estimate is None:
         raise InputError(

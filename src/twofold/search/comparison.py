@@ -4,19 +4,22 @@ v(S) = ln of the time per token of the hybrid that has the groups S from `b` and
 `a`. The causes are its Shapley values (`evidence.attribution`) over the admissible orders: those
 that change one group after the other with every hybrid on the way able to run. Price and
 facility are plain factors of money and energy, so they are causes of their own without a game.
+Carbon is a sum of what is drawn and what was made, so there they are players.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 
 from twofold.document import PlanDocument
 from twofold.errors import InputError
 from twofold.evidence.attribution import Coalition, coalitions, interaction
 from twofold.outcome import Estimate
+from twofold.perf.carbon import embodied_kgco2e, operational_kgco2e
+from twofold.perf.cost import SECONDS_PER_HOUR
 from twofold.perf.speeds import Efficiencies, fitted_efficiencies
 from twofold.search.attribution import Attribution, attribute, separable_blocks
 from twofold.search.breakdown import Explanation, explain, setting_of
@@ -30,7 +33,12 @@ from twofold.search.hybrids import (
     with_hybrid_dies,
 )
 from twofold.search.ratio_interval import SHARED_VARIANCE as SHARED_VARIANCE
-from twofold.search.ratio_interval import common_fraction, ratio_half_width
+from twofold.search.ratio_interval import (
+    common_fraction,
+    half_width,
+    interval_about,
+    ratio_half_width,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +61,10 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """b over a. The step time per token and its 90 % interval; cost and energy count start-up
-    and failures in and are None where a figure is unknown. `overfull` are coalitions that were
-    priced though they do not fit the memory. `merged` are the groups that no admissible order
-    separates. `published_holds`: the whole published range lies in the interval.
+    """b over a. The step time per token and its 90 % interval; cost, energy and carbon count
+    start-up and failures in and are None where a figure is unknown. `overfull` are coalitions
+    that were priced though they do not fit the memory. `merged` are the groups that no admissible
+    order separates. `published_holds`: the whole published range lies in the interval.
     """
 
     a: Explanation
@@ -67,6 +75,7 @@ class Comparison:
     interval_basis: str
     cost: Attribution | None
     energy: Attribution | None
+    carbon: Attribution | None
     interactions: tuple[Interaction, ...]
     left_out: tuple[LeftOut, ...]
     overfull: tuple[tuple[str, ...], ...]
@@ -98,7 +107,8 @@ def compare(
     time = attribute(blocks, {s: math.log(p.step_s) for s, p in prices.items()}, {})
     explained = explain(a, date=date_a, fit=fit), explain(b, date=date_b, fit=fit)
     half, basis = _half_width(explained[0].estimate, explained[1].estimate, one, other)
-    low, high = time.ratio * math.exp(-half), time.ratio * math.exp(half)
+    believed = interval_about(time.ratio, half)
+    low, high = believed.low, believed.high
     return Comparison(
         a=explained[0],
         b=explained[1],
@@ -108,6 +118,7 @@ def compare(
         interval_basis=basis,
         cost=_cost(blocks, prices, one, other),
         energy=_energy(blocks, prices, one, other),
+        carbon=_carbon(blocks, prices, one, other),
         interactions=_interactions(groups, {s: math.log(p.step_s) for s, p in prices.items()}),
         left_out=left_out,
         overfull=_overfull(groups, prices),
@@ -194,6 +205,57 @@ def _energy(
     return attribute(blocks, logs, {"facility": pues[1] / pues[0]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """What turns a hybrid's energy and machine-hours into carbon: the facility's overhead, the
+    electricity's kgCO2e/kWh, and kgCO2e of making a device with its share of the machine."""
+
+    facility: float
+    electricity: float
+    manufacture: float
+
+    def kgco2e(self, price: Price, energy_j: float) -> float:
+        """Per token."""
+        drawn = operational_kgco2e(energy_j, self.facility, self.electricity)
+        device_hours = price.billed_devices * price.run_s / SECONDS_PER_HOUR
+        return float(drawn + embodied_kgco2e(self.manufacture, device_hours))
+
+
+def _place(setting: Setting) -> _Place | None:
+    """None where the electricity's carbon is unknown; what is not known of manufacture is left
+    out, as in an estimate."""
+    pool, node = setting.pool, setting.pool.node
+    if pool.grid_kgco2e_per_kwh is None:
+        return None
+    device, machine = node.accelerator.embodied_kgco2e, node.embodied_kgco2e
+    made = (machine.value / node.num_accelerators if machine else 0.0) + (
+        device.value if device else 0.0
+    )
+    return _Place(
+        facility=pool.pue.value if pool.pue else 1.0,
+        electricity=pool.grid_kgco2e_per_kwh.value,
+        manufacture=made,
+    )
+
+
+def _carbon(
+    blocks: Sequence[Sequence[str]], prices: Mapping[Coalition, Price], a: Setting, b: Setting
+) -> Attribution | None:
+    """Electricity at the facility's meter and the share of making the machines."""
+    one, other = _place(a), _place(b)
+    if one is None or other is None:
+        return None
+    names = [f.name for f in fields(_Place) if getattr(one, f.name) != getattr(other, f.name)]
+    logs = {}
+    for changed in coalitions(names):
+        place = replace(one, **{name: getattr(other, name) for name in changed})
+        for groups, price in prices.items():
+            if price.energy_j is None:
+                return None
+            logs[groups | changed] = math.log(place.kgco2e(price, price.energy_j))
+    return attribute([*blocks, *((name,) for name in names)], logs, {})
+
+
 def _interactions(
     groups: Sequence[str], logs: Mapping[Coalition, float]
 ) -> tuple[Interaction, ...]:
@@ -218,8 +280,7 @@ def _half_width(a: Estimate, b: Estimate, one: Setting, other: Setting) -> tuple
         return 0.0, "the same plan twice: nothing is uncertain between them"
     die, same_model = one.accelerator.die, one.model == other.model
     common = common_fraction(die, other.accelerator.die, same_model=same_model)
-    s_a, s_b = (math.log(e.step_time_high_s / e.outcome.step_time_s) for e in (a, b))
-    half = ratio_half_width(s_a, s_b, common)
+    half = ratio_half_width(half_width(a), half_width(b), common)
     if common:
         same = "die and model" if same_model else "die"
         return half, f"one {same} ({die}): {common:.0%} of the error is common to both"

@@ -190,15 +190,19 @@ def scale_up_domain(problem: Problem) -> int:
     return (up.domain or problem.pool.node.num_accelerators) if up else 1
 
 
-def check_network(problem: Problem) -> None:
-    """InputError where devices must talk over a network of which nothing is known."""
-    node, pool = problem.pool.node, problem.pool
-    if pool.num_devices > scale_up_domain(problem) and node.link("scale-out") is None:
+def check_network(problem: Problem, num_devices: int | None = None) -> None:
+    """InputError where so many devices (unless said all of the pool) must talk over a network of
+    which nothing is known."""
+    node, domain = problem.pool.node, scale_up_domain(problem)
+    devices = problem.pool.num_devices if num_devices is None else num_devices
+    if devices > domain and node.link("scale-out") is None:
         raise InputError(
-            f"{pool.num_devices} devices of '{node.name}' must talk over a scale-out network, "
-            "and none is known",
-            at=f"fleet '{pool.name}', links",
-            help="give its bandwidth and latency in a catalog overlay, or use fewer devices",
+            f"the scale-out bandwidth of '{node.name}' is unknown, and {devices} devices must "
+            "talk over it",
+            at=f"fleet '{problem.pool.name}', scale_out.bandwidth_bytes_per_s",
+            help="give it and the latency in a fleet.toml: machine_figures.scale_out."
+            "bandwidth_bytes_per_s = 12.5e9, machine_figures.scale_out.latency_s = 1e-5; or use "
+            f"at most {domain}",
         )
 
 
@@ -226,6 +230,7 @@ def check_fleet_plan(problem: Problem, plan: Plan) -> None:
             at="plan",
             help="use degrees whose product is at most the number of devices",
         )
+    check_network(problem, devices)
     columns = _columns(table)
     rule = next((rule for rule in RULES if rule.broken(problem, columns).any()), None)
     if rule is not None:

@@ -20,10 +20,11 @@ from twofold.plan import Plan, Precision
 from twofold.search.baselines import baseline_plans as baseline_plans
 from twofold.search.binding import arithmetic_s
 from twofold.search.fleet_space import make_space
+from twofold.search.floors import least_usd
 from twofold.search.levers import make_levers
 from twofold.search.nearest import Wanted, nothing_fits
 from twofold.search.objective import Limits, Objective, value_of
-from twofold.search.sweep import TOO_BIG, Chunk, price_space, priced_chunks
+from twofold.search.sweep import TOO_BIG, Chunk, Worth, price_space, priced_chunks
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -35,8 +36,8 @@ _KIND_LEVERS = ("tensor", "context", "pipeline", "expert", "expert_tensor")
 class FleetShortlist:
     """Plans that differ in kind (their degrees, whether weights are sharded, precision), the
     best of each kind, best first. `rejected` counts plans by the rule they break; with
-    `num_fitting` it adds up to `num_considered`. `rate_per_s` are plans priced in full per
-    second of wall time."""
+    `num_fitting` it adds up to `num_considered`. `rate_per_s` are plans that fit decided on per
+    second of wall time: priced in full, or left out since the least they can take is too much."""
 
     objective: Objective
     ranked: tuple[tuple[Plan, Estimate], ...]
@@ -95,7 +96,8 @@ def _with_halves(
         devices, outcome = int(table_of([plan]).devices[0]), estimate.outcome
         if devices % 2 or 2.0 * arithmetic_s(outcome) >= outcome.step_time_s:
             return found
-        half = _search(problem, objective, limit, wanted, True, (devices // 2,))
+        bar = _last_of([pair[1].outcome.time_s for pair in found.ranked], limit)
+        half = _search(problem, objective, limit, wanted, True, (devices // 2,), bar)
         both = sorted((*found.ranked, *half.ranked), key=lambda pair: pair[1].outcome.time_s)
         found = replace(
             found,
@@ -115,13 +117,23 @@ def _search(
     wanted: Wanted,
     fewer: bool | None,
     device_counts: tuple[int, ...] | None = None,
+    bar: float = math.inf,
 ) -> FleetShortlist:
-    """One pass over a space; nothing is ranked where nothing fits."""
+    """One pass over a space; nothing is ranked where nothing fits, or nothing is below the bar."""
     start_s = time.perf_counter()
     swept = _Sweep(problem, wanted, fewer, device_counts)
     leaders = _Leaders(swept, lambda columns: value_of(columns, objective))
-    for chunk in swept.chunks():
+    lowest = bar
+
+    def worth(time_s: Array, devices: Array) -> NDArray[np.bool_]:
+        least = time_s if objective == "time" else least_usd(problem.pool, time_s, devices)
+        return np.asarray(least <= lowest)
+
+    # Of a limit it is told how many plans break it, so that all must be priced.
+    bounded = objective in ("time", "cost") and wanted.limits == Limits()
+    for chunk in swept.chunks(worth if bounded else None):
         leaders.see(chunk)
+        lowest = min(bar, _last_of(leaders.scores, limit))
     seconds = time.perf_counter() - start_s
     rejected = swept.rejected + leaders.rejected
     num_fitting = swept.num_fitting - leaders.rejected.total()
@@ -135,6 +147,11 @@ def _search(
         seconds=seconds,
         rate_per_s=swept.num_fitting / seconds,
     )
+
+
+def _last_of(scores: Sequence[float], limit: int) -> float:
+    """The last of so many that are ranked; infinite while there are fewer."""
+    return math.inf if len(scores) < limit else sorted(scores)[limit - 1]
 
 
 def pareto(
@@ -243,15 +260,18 @@ class _Sweep:
         self.rejected: Counter[str] = Counter(self.space.rejected)
         self.num_fitting = 0
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, worth: Worth | None = None) -> Iterator[Chunk]:
+        """What fits, without what is not `worth` pricing: that is counted alone."""
         if not self.space.num_rows:
             return
         priced = price_space(self.problem, self.space)
-        for chunk, num_too_big in priced_chunks(priced, self.wanted.limit_bytes):
+        for chunk, num_fitting, num_too_big in priced_chunks(
+            priced, self.wanted.limit_bytes, worth
+        ):
             if num_too_big:
                 self.rejected[TOO_BIG] += num_too_big
+            self.num_fitting += num_fitting
             if chunk is not None:
-                self.num_fitting += len(chunk.layout)
                 yield chunk
 
 
@@ -290,6 +310,10 @@ class _Leaders:
             row = start + int(np.argmin(score[start : ends[segment]]))
             place = tuple(int(column[row]) for column in _rows(chunk))
             self.best[int(kind[start])] = (value, place)  # type: ignore[assignment]
+
+    @property
+    def scores(self) -> list[float]:
+        return [score for score, _ in self.best.values()]
 
     def plans(self, limit: int) -> list[Plan]:
         chosen = sorted(self.best.values())[:limit]

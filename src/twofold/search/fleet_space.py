@@ -10,9 +10,10 @@ the devices, chunks that do not divide a stage); legal-looking ones that break a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ from twofold.search.fleet_rules import (
 from twofold.search.levers import Levers
 
 Integers = NDArray[np.int64]
+
+Value = TypeVar("Value")
 
 RECOMPUTE_LEVELS = 2
 """None and all layers. The least number that fits is a third where it is neither."""
@@ -134,15 +137,12 @@ class _Maker:
 
     def _num_plans(self, columns: dict[str, Integers]) -> Integers:
         """How many plans there are of each tuple of degrees."""
-        counts = np.ones(len(columns["data"]), dtype=np.int64)
-        for index in range(len(counts)):
-            row = {name: int(column[index]) for name, column in columns.items()}
-            counts[index] = (
-                len(self._expert_options(row["tensor"]))
-                * len(self._shard_options(row["data"] * row["context"], row["tensor"]))
-                * self._num_orders(row["tensor"], row["pipeline"])
-            )
-        return counts * len(self.levers.offloads)
+        tensor, pipeline = columns["tensor"], columns["pipeline"]
+        ranks = columns["data"] * columns["context"]
+        experts = _each((tensor,), lambda t: len(self._expert_options(t)))
+        shards = _each((ranks, tensor), lambda r, t: len(self._shard_options(r, t)))
+        orders = _each((tensor, pipeline), self._num_orders)
+        return np.multiply(np.multiply(experts, shards), orders) * len(self.levers.offloads)
 
     def _num_orders(self, tensor: int, pipeline: int) -> int:
         return RECOMPUTE_LEVELS * prod(
@@ -178,15 +178,12 @@ class _Maker:
         return [(0, 0)] + [(stage, shard) for stage in (1, 2, 3) for shard in (0, *hybrid)]
 
     def _with_experts(self, columns: dict[str, Integers]) -> dict[str, Integers]:
-        options = [self._expert_options(int(t)) for t in columns["tensor"]]
+        options = _each((columns["tensor"],), self._expert_options)
         return self._kept(_spread(columns, options, ("expert", "expert_tensor")), "experts")
 
     def _sharded(self, columns: dict[str, Integers]) -> dict[str, Integers]:
         ranks = columns["data"] * columns["context"]
-        options = [
-            self._shard_options(int(r), int(t))
-            for r, t in zip(ranks, columns["tensor"], strict=True)
-        ]
+        options = _each((ranks, columns["tensor"]), self._shard_options)
         columns = self._kept(_spread(columns, options, ("zero_stage", "shard")), "sharding")
         offloads = [[(OFFLOADS.index(o),) for o in self.levers.offloads]] * len(columns["data"])
         return _spread(columns, offloads, ("offload",))
@@ -240,6 +237,13 @@ class _Maker:
                 int(columns["weight"].sum()) // len(self.precisions) * refused
             )
         return self._kept(columns, "order")
+
+
+def _each(columns: tuple[Integers, ...], function: Callable[..., Value]) -> list[Value]:
+    """A function of each row, called once for equal ones."""
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    values = {row: function(*row) for row in set(rows)}
+    return [values[row] for row in rows]
 
 
 def _spread(

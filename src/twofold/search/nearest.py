@@ -15,7 +15,7 @@ from twofold.perf.plans import NARROW
 from twofold.plan import Precision
 from twofold.search.factors import divisors
 from twofold.search.fleet_rules import known_precisions
-from twofold.search.fleet_space import make_space
+from twofold.search.fleet_space import FleetSpace, make_space
 from twofold.search.levers import device_counts, make_levers, round_counts_above
 from twofold.search.objective import Limits
 from twofold.search.sweep import TOO_BIG, price_space, priced_chunks
@@ -26,6 +26,8 @@ MOST_DEVICES = 2**20
 SEARCH_S = 3.0
 """For all kinds of change together; what is not found by then is not suggested."""
 _MOST_HALVINGS = 12
+_SPARE = 1.01
+"""Times what is needed: enough also when it is rounded."""
 _NUM_KINDS = 5
 _FARTHEST_BATCH = 64
 """A global batch so many times larger or smaller is another training."""
@@ -44,13 +46,15 @@ class Wanted:
 
 def nothing_fits(problem: Problem, rejected: Counter[str], wanted: Wanted) -> NegativeAnswer:
     """The answer "no", with its most frequent reasons and the changes that turn it into a yes."""
-    reasons = ", ".join(f"{count} {rule}" for rule, count in rejected.most_common(3))
+    # Memory first: the plans that it turns away break no rule.
+    ranked = sorted(rejected.items(), key=lambda pair: (pair[0] != TOO_BIG, -pair[1]))
+    reasons = ", ".join(f"{count:,} {rule}" for rule, count in ranked[:3])
     # Fewer devices can help where their number was the trouble, or what they cost or draw.
     fewer = TOO_BIG not in rejected or wanted.limits.grows_with_devices
-    changes = list(_changes(problem, wanted, fewer=fewer))
+    changes = list(_changes(problem, wanted, rejected, fewer=fewer))
     return NegativeAnswer(
-        f"none of {rejected.total()} plans of '{problem.model.name}' fits "
-        f"{problem.pool.num_devices} devices of {format_bytes(wanted.limit_bytes)}: {reasons}",
+        f"none of {rejected.total():,} plans of '{problem.model.name}' fits "
+        f"{problem.pool.num_devices:,} devices of {format_bytes(wanted.limit_bytes)}: {reasons}",
         at=f"fleet '{problem.pool.name}'",
         help="; or ".join(changes) or "make the model, the sequences or the limits smaller",
     )
@@ -65,7 +69,9 @@ def machines_that_do(problem: Problem, wanted: Wanted, least: int) -> int | None
     return _first(counts, lambda count: _fits(_with_machines(problem, count), wanted), SEARCH_S)
 
 
-def _changes(problem: Problem, wanted: Wanted, *, fewer: bool) -> Iterator[str]:
+def _changes(
+    problem: Problem, wanted: Wanted, rejected: Counter[str], *, fewer: bool
+) -> Iterator[str]:
     """The least of each kind of change that helps."""
     pool, workload = problem.pool, problem.workload
     nodes, seq, batch = pool.num_nodes, workload.seq_len, workload.recipe.global_batch
@@ -86,6 +92,8 @@ def _changes(problem: Problem, wanted: Wanted, *, fewer: bool) -> Iterator[str]:
     )
     if more is not None:
         yield f"use {more * pool.node.num_accelerators} devices"
+    elif problem.pool.node.link("scale-out") is None:
+        yield "give scale_out.bandwidth_bytes_per_s, so that more machines can be used"
     if fewer:
         counts = device_counts(nodes, batch, fewer=True)[1:]
         less = first(counts, lambda count: _with_machines(problem, count))
@@ -105,6 +113,26 @@ def _changes(problem: Problem, wanted: Wanted, *, fewer: bool) -> Iterator[str]:
     )
     if narrow is not None:
         yield f"allow {narrow}, which is lossy"
+    least = _least_bytes(problem, wanted) if TOO_BIG in rejected else None
+    if least is not None:
+        own = least <= problem.pool.node.accelerator.memory.usable_bytes.value
+        needed = format_bytes(_SPARE * least)
+        yield f"allow {needed} of each device" if own else f"use devices of {needed}"
+
+
+def _least_bytes(problem: Problem, wanted: Wanted) -> float | None:
+    """The least memory of a device with which a plan would fit as many of them, all else left;
+    None where limits beside the memory are set, or there is no plan at all."""
+    space = _smallest_space(problem, wanted)
+    if wanted.limits != Limits() or space is None:
+        return None
+    chunks = priced_chunks(price_space(problem, space), math.inf)
+    peaks = [
+        float(chunk.columns.footprint.peak_bytes.min())
+        for chunk, _, _ in chunks
+        if chunk is not None
+    ]
+    return min(peaks, default=None)
 
 
 def _with_batches(problem: Problem) -> list[int]:
@@ -147,19 +175,28 @@ def _first(values: Iterable[Value], helps: Callable[[Value], bool], seconds: flo
 
 
 def _fits(problem: Problem, wanted: Wanted) -> bool:
+    space = _smallest_space(problem, wanted)
+    if space is None:
+        return False
+    chunks = priced_chunks(price_space(problem, space), wanted.limit_bytes)
+    return any(
+        chunk is not None and wanted.limits.kept(chunk.columns).any() for chunk, _, _ in chunks
+    )
+
+
+def _smallest_space(problem: Problem, wanted: Wanted) -> FleetSpace | None:
+    """Of the plans those that need the least memory, where that is all that is limited; None where
+    there are none."""
     levers = make_levers(
         problem,
         precisions=None if wanted.precisions is None else tuple(wanted.precisions),
         fewer_devices=True if wanted.limits.grows_with_devices else None,
     )
     if wanted.limits == Limits():
-        # The smallest needs the least memory: the others are not asked.
+        # The smallest micro-batch needs the least memory: the others are not asked.
         levers = replace(levers, micro_batches=levers.micro_batches[:1])
     try:
         space = make_space(problem, levers)
     except InputError:
-        return False
-    if not space.num_rows:
-        return False
-    chunks = priced_chunks(price_space(problem, space), wanted.limit_bytes)
-    return any(chunk is not None and wanted.limits.kept(chunk.columns).any() for chunk, _ in chunks)
+        return None
+    return space if space.num_rows else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,29 +12,24 @@ from twofold.perf.speeds import peak_flop_per_s
 from twofold.plan import Plan
 from twofold.search.binding import Binding, binding_of, unmeasured_fractions
 from twofold.search.given import plan_words
-from twofold.search.ratio_interval import common_fraction, ratio_half_width
+from twofold.search.host_memory import fits_host
+from twofold.search.ratio_interval import Interval as Interval
+from twofold.search.ratio_interval import (
+    common_fraction,
+    half_width,
+    interval_about,
+    ratio_half_width,
+)
 
 Objective = Literal["time", "cost", "energy", "carbon"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A value believed between low and high (90 %)."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_mapping(self) -> dict[str, float | None]:
-        """For JSON, which has no infinity: None."""
-        return {n: v if math.isfinite(v) else None for n, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One plan on one pool, in the figures that people decide by; None where one is unknown.
 
-    `broken_limits` are those that were set and that it does not keep, the memory's aside.
+    `broken_limits` are those that were set and that it does not keep, the memory's aside;
+    `fits_host`: the machine's own memory holds what the plan keeps there.
     """
 
     role: str
@@ -46,6 +40,7 @@ class Option:
     mfu_fraction: float
     binding: Binding
     unmeasured: dict[str, float]
+    fits_host: bool = True
     memory_limit_bytes: float | None = None
     broken_limits: tuple[str, ...] = ()
 
@@ -58,7 +53,7 @@ class Option:
     @property
     def fits(self) -> bool:
         peak = self.estimate.outcome.peak_memory_bytes
-        return peak is None or peak <= self.usable_bytes
+        return self.fits_host and (peak is None or peak <= self.usable_bytes)
 
     def as_mapping(self) -> dict[str, Any]:
         """For JSON: SI units, None where a figure is unknown."""
@@ -78,6 +73,7 @@ class Option:
             "peak_memory_bytes": outcome.peak_memory_bytes,
             "usable_memory_bytes": self.usable_bytes,
             "fits": self.fits,
+            "fits_host_memory": self.fits_host,
             "mfu_fraction": self.mfu_fraction,
             "goodput_fraction": outcome.goodput_fraction,
             "bound_by": self.binding.cause,
@@ -126,6 +122,7 @@ def make_option(
         mfu_fraction=problem.flop_per_step / (outcome.step_time_s * peak),
         binding=binding,
         unmeasured=unmeasured_fractions(problem.pool, binding, problem.fit),
+        fits_host=fits_host(problem, plan),
         memory_limit_bytes=memory_limit_bytes,
         broken_limits=broken_limits,
     )
@@ -141,11 +138,10 @@ def gain(
     own, other = option.amount(objective), over.amount(objective)
     if own is None or other is None or not own > 0:
         return None
-    a, b = _half_width(option), _half_width(over)
+    a, b = half_width(option.estimate), half_width(over.estimate)
     dies = (option.pool.node.accelerator.die, over.pool.node.accelerator.die)
     half = ratio_half_width(a, b, common_fraction(*dies, same_model=same_model))
-    ratio = other / own
-    return Interval(value=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
+    return interval_about(other / own, half)
 
 
 def num_devices(plan: Plan) -> int:
@@ -155,8 +151,3 @@ def num_devices(plan: Plan) -> int:
 def is_same_plan(option: Option, other: Option) -> bool:
     """Whether both say the same of the same machines."""
     return option.pool == other.pool and plan_words(option.plan) == plan_words(other.plan)
-
-
-def _half_width(option: Option) -> float:
-    estimate = option.estimate
-    return math.log(estimate.step_time_high_s / estimate.step_time_low_s) / 2.0

@@ -7,7 +7,7 @@ sixteen thousand rows stay in the processor's cache, and no table is ever as lon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,6 +23,7 @@ from twofold.perf.parameters import model_columns
 from twofold.perf.plans import ALL_LAYERS, PlanTable, plan_columns, width_bytes
 from twofold.perf.rates import Rates
 from twofold.search.fleet_space import FleetSpace, distinct_rows
+from twofold.search.floors import Floors, make_floors
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,6 +34,9 @@ CHUNK_ROWS = 16_384
 """Pairs of layout and order at a time."""
 _LAYOUT_KEYS = ("tensor", "context", "expert", "expert_tensor")
 _ORDER_KEYS = ("micro_batch", "sequence_parallel", "precision")
+
+Worth = Callable[[Array, Array], NDArray[np.bool_]]
+"""Which plans may be wanted, by the least time that each can take and its number of devices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,7 @@ class PricedSpace:
     layout: LayoutColumns
     state: StateColumns
     order: OrderColumns
+    floors: Floors
     model: ModelColumns
     rates: Rates
 
@@ -80,6 +85,8 @@ def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
     one_rate = Rates(**{f.name: getattr(rates, f.name)[:1] for f in fields(Rates)})
     layout_plan = _columns(problem, _table(layouts))
     host = host_of(problem.pool.node)
+    layout = layout_columns(layout_plan, one_model, one_rate, host)
+    order = order_columns(_columns(problem, _table(space.orders)), one_model)
     return PricedSpace(
         problem=problem,
         space=space,
@@ -87,16 +94,20 @@ def price_space(problem: Problem, space: FleetSpace) -> PricedSpace:
         layer_of_layout=of_layout * num_inner,
         layer_of_order=of_order,
         width_of_order=width_of_order,
-        layout=layout_columns(layout_plan, one_model, one_rate, host),
+        layout=layout,
         state=state_columns(layout_plan, one_model, host),
-        order=order_columns(_columns(problem, _table(space.orders)), one_model),
+        order=order,
+        floors=make_floors(problem, layers, layout, order),
         model=one_model,
         rates=one_rate,
     )
 
 
-def priced_chunks(priced: PricedSpace, limit_bytes: float) -> Iterator[tuple[Chunk | None, int]]:
-    """All plans of the space in its order: those that fit, and how many others there are."""
+def priced_chunks(
+    priced: PricedSpace, limit_bytes: float, worth: Worth | None = None
+) -> Iterator[tuple[Chunk | None, int, int]]:
+    """All plans of the space in its order: those that fit and may be `worth` pricing (unless said
+    all), how many fit, and how many others there are."""
     space = priced.space
     ends = np.cumsum(space.count)
     start = 0
@@ -107,13 +118,17 @@ def priced_chunks(priced: PricedSpace, limit_bytes: float) -> Iterator[tuple[Chu
         layout = np.repeat(np.arange(start, stop), count)
         within = np.arange(len(layout)) - np.repeat(np.cumsum(count) - count, count)
         order = np.repeat(space.first[start:stop], count) + within
-        yield _priced(priced, layout, order, limit_bytes)
+        yield _priced(priced, layout, order, limit_bytes, worth)
         start = stop
 
 
 def _priced(
-    priced: PricedSpace, layout: Integers, order: Integers, limit_bytes: float
-) -> tuple[Chunk | None, int]:
+    priced: PricedSpace,
+    layout: Integers,
+    order: Integers,
+    limit_bytes: float,
+    worth: Worth | None,
+) -> tuple[Chunk | None, int, int]:
     key = priced.layer_of_layout[layout] + priced.layer_of_order[order]
     held = layout + priced.width_of_order[order]
     state, how = take_columns(priced.state, held), take_columns(priced.order, order)
@@ -127,11 +142,17 @@ def _priced(
     )
     per_stage = how.fullest_share * priced.model.layers
     between = ~none & (least < per_stage)
+    num_fitting = sum(int(level.sum()) for level in (none, between, whole))
+    num_too_big = 2 * len(none) + int(between.sum()) - num_fitting
+    if worth is not None:
+        some, all_layers = (
+            worth(priced.floors.time_s(level, key, held, order), how.devices) for level in (0, 1)
+        )
+        none, between, whole = none & some, between & some, whole & all_layers
     row = np.concatenate([np.flatnonzero(level) for level in (none, between, whole)])
-    num_none, num_between = int(none.sum()), int(between.sum())
-    num_too_big = 2 * len(none) - num_none - int(whole.sum())
     if not len(row):
-        return None, num_too_big
+        return None, num_fitting, num_too_big
+    num_none, num_between = int(none.sum()), int(between.sum())
     recomputed = np.full(len(row), ALL_LAYERS, dtype=np.int64)
     recomputed[:num_none] = 0
     recomputed[num_none : num_none + num_between] = least[between]
@@ -148,7 +169,7 @@ def _priced(
     chunk = Chunk(
         layout=layout[row], order=order[row], recomputed_layers=recomputed, columns=columns
     )
-    return chunk, num_too_big
+    return chunk, num_fitting, num_too_big
 
 
 def _by_width(space: FleetSpace) -> tuple[dict[str, Integers], Integers]:

@@ -13,7 +13,8 @@ from twofold.model import Model, active_parameters, num_parameters
 from twofold.perf.scaling_laws import Shape, decades_outside, expansion, tokens_at_equal_loss
 from twofold.perf.speeds import Efficiencies
 from twofold.search.answers import PoolAnswer, Wish, answer_fleets
-from twofold.search.options import Interval, Option
+from twofold.search.options import Option
+from twofold.search.ratio_interval import Interval
 from twofold.workload import Train
 
 
