@@ -14,8 +14,8 @@ from twofold.fleet import Pool
 from twofold.perf.cluster import LayerColumns, OrderColumns
 from twofold.perf.cost import rent_usd
 from twofold.perf.fleet import RESTART_S, STARTUP_S, Problem
-from twofold.perf.goodput import failures_per_s
 from twofold.perf.layout import LayoutColumns
+from twofold.policy.checkpointing import failures_per_s
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
