@@ -65,7 +65,8 @@ def test_two_fast_and_a_slow_one_on_this_machine(workplace: Path) -> None:
     ports = [pool.node.link("scale-out") for pool in fleet.pools]
     assert [port.bandwidth_bytes_per_s.value for port in ports if port] == [125e6, 5e8]
     assert ports[0] is not None
-    assert ports[0].latency_s.basis == figure(1e-3, "s").basis
+    assert ports[0].latency_s.basis == "assumed"
+    assert all(any(link.name == "gloo" for link in pool.node.links) for pool in fleet.pools)
     link = fleet.link_between("slow", "fast")
     assert link is not None
     assert link.bandwidth_bytes_per_s.value == 1.25e6

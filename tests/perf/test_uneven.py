@@ -13,10 +13,10 @@ from tests.fleets import figure
 from tests.machines import calibrated_fleet
 from tests.search.fleet_problems import pool, problem
 from tests.workloads import modern_model, train
-from twofold.fleet import Fleet, Pool, PoolLink
+from twofold.fleet import Fleet, Link, Pool, PoolLink
 from twofold.perf import estimate
 from twofold.perf.fleet import price_table
-from twofold.perf.joints import best_ring, host_staged_bytes_per_s, joint_of, ring_hops
+from twofold.perf.joints import Joint, best_ring, host_staged_bytes_per_s, joint_of, ring_hops
 from twofold.perf.local_updates import (
     MOST_LOCAL_STEPS,
     exchange_bytes,
@@ -26,7 +26,8 @@ from twofold.perf.local_updates import (
     streaming_bytes_per_s,
 )
 from twofold.perf.plans import table_of
-from twofold.perf.pool_exchange import flat_ring_s
+from twofold.perf.pool_exchange import gloo_exchange, pieces_exchange_s
+from twofold.perf.sockets import FRAMED
 from twofold.perf.speeds import fitted_efficiencies
 from twofold.perf.uneven import fleet_rank_costs, local_rank_costs
 from twofold.perf.uneven_stages import fleet_stage_costs, local_stage_costs
@@ -174,11 +175,30 @@ def test_the_ring_avoids_the_slowest_link() -> None:
     assert best_ring(2, rates[:2, :2]) == (0, 1)
 
 
-@given(st.floats(1e3, 1e9), st.integers(2, 64), st.floats(1e5, 1e10), st.floats(0.0, 0.1))
-def test_more_bandwidth_is_never_slower(size: float, ranks: int, rate: float, hop: float) -> None:
-    assert flat_ring_s(size, ranks, 2 * rate, hop) <= flat_ring_s(size, ranks, rate, hop)
-    least = exchange_bytes(size, 1.0, ranks) / rate
-    assert flat_ring_s(size, ranks, rate, hop) >= least * (1 - 1e-9)
+@given(st.lists(st.integers(1, 8), min_size=2, max_size=3), st.floats(1e5, 1e10))
+def test_pieces_pass_the_link_between_pools_or_the_ports(ranks: list[int], rate: float) -> None:
+    total, size = sum(ranks), 1e6
+    link = Joint(port_bytes_per_s=rate, bytes_per_s=rate, latency_s=0.0, how="")
+    joints = {(a, b): link for a in range(len(ranks)) for b in range(a)}
+    seconds = pieces_exchange_s(size, ranks, joints, rate)
+    assert seconds >= exchange_bytes(size, 1.0, total) / rate * (1 - 1e-9)
+    assert seconds >= 2 * size * ranks[0] * ranks[1] / total / rate * (1 - 1e-9)
+    faster = {pair: replace(link, bytes_per_s=2 * rate) for pair in joints}
+    assert pieces_exchange_s(size, ranks, faster, 2 * rate) == pytest.approx(seconds / 2)
+
+
+def test_a_ring_of_processes_goes_at_the_pace_of_the_stated_port() -> None:
+    processes = calibrated_fleet().pools[0]
+    gloo = Link(name="gloo", latency_s=figure(0.0, "s"), bandwidth_bytes_per_s=figure(1e9, "B/s"))
+    port = replace(gloo, name="port", scope="scale-out", bandwidth_bytes_per_s=figure(1e6, "B/s"))
+    limited = replace(processes, node=replace(processes.node, links=(gloo, port)))
+    free = replace(processes, node=replace(processes.node, links=(gloo,)))
+    slow = gloo_exchange([(limited, 4)], [], 1e6).once_s
+    assert slow == pytest.approx(1.5 * FRAMED)
+    assert gloo_exchange([(free, 4)], [], 1e6).once_s == pytest.approx(1.5e-3)
+    assert gloo_exchange([(limited, 1)], [], 1e6).once_s == 0.0
+    quota = replace(free, cpu_cores=figure(0.25, "1"))
+    assert gloo_exchange([(quota, 4)], [], 1e6).once_s == pytest.approx(6e-3)
 
 
 def test_traffic_of_local_updates() -> None:

@@ -31,17 +31,13 @@ BATCH = 48
 def here(name: str, count: int, cores: float, *, port: float = 1e9, **changes: Any) -> Pool:
     """So many processes of the made-up processor."""
     pool = calibrated_fleet(**changes).pools[0]
-    link = Link(
-        name="port",
-        latency_s=figure(1e-4, "s"),
-        bandwidth_bytes_per_s=figure(port, "B/s"),
-        scope="scale-out",
-    )
+    gloo = Link(name="gloo", latency_s=figure(1e-4, "s"), bandwidth_bytes_per_s=figure(1e9, "B/s"))
+    link = replace(gloo, name="port", scope="scale-out", bandwidth_bytes_per_s=figure(port, "B/s"))
     return replace(
         pool,
         name=name,
         num_nodes=count,
-        node=replace(pool.node, links=(link,)),
+        node=replace(pool.node, links=(gloo, link)),
         cpu_cores=figure(cores, "1"),
     )
 

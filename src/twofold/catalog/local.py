@@ -97,22 +97,32 @@ def _device(device: Accelerator, figures: Mapping[str, tuple[Candidate, ...]]) -
 
 
 def _links(node: Node, figures: Mapping[str, tuple[Candidate, ...]]) -> tuple[Link, ...]:
-    """The port as stated; what is not stated is as measured between two processes here."""
+    """What was measured between two processes here, and the port that is stated; where none is,
+    that between two processes is the port."""
     measured = next((link for link in node.links if link.name == "gloo"), None)
     rate, latency = (_first(figures, key) for key in _LINK_KEYS)
-    if measured is not None:
-        rate = rate or measured.bandwidth_bytes_per_s
-        latency = latency or measured.latency_s
-    if rate is None or latency is None:
+    if rate is None and measured is not None:
+        return (*node.links, replace(measured, scope="scale-out", name="processes"))
+    if rate is None:
         return node.links
-    port = Link(
-        name="gloo" if not figures else "port",
-        latency_s=latency,
+    return (*node.links, _port(rate, latency))
+
+
+def _port(rate: Figure, latency: Figure | None) -> Link:
+    none = Figure(
+        value=0.0,
+        unit="s",
+        basis="assumed",
+        source="no latency beyond that between two processes",
+        date=rate.date,
+    )
+    return Link(
+        name="port",
+        latency_s=latency or none,
         bandwidth_bytes_per_s=rate,
         scope="scale-out",
         fabric="gloo",
     )
-    return (port, *(link for link in node.links if link is not measured))
 
 
 def _first(figures: Mapping[str, tuple[Candidate, ...]], key: str) -> Figure | None:

@@ -29,6 +29,7 @@ class Joint:
     bytes_per_s: float
     latency_s: float
     how: str
+    stated: bool = False
 
     def rate_of(self, senders: float) -> float:
         """Bytes/s of so many devices that send side by side."""
@@ -57,6 +58,7 @@ def joint_of(fleet: Fleet, a: Pool, b: Pool, fit: Efficiencies) -> Joint:
             bytes_per_s=stated.bandwidth_bytes_per_s.value,
             latency_s=stated.latency_s.value,
             how="stated link",
+            stated=True,
         )
     if a.region != b.region:
         raise _unknown(a, b, f"they are in {a.region or 'no place'} and {b.region or 'no place'}")

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 
-from twofold.plan import Exchange
-
-EXCHANGE_BYTES: dict[Exchange, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0 + 4.0 / 512.0}
-"""An element on the wire; 512 of 8 bits share a 32-bit scale."""
 OUTER_BYTES = 8.0
 """Per parameter on every worker: the weights of the last exchange, and the outer momentum."""
 MOST_LOCAL_STEPS = 500
 """As far as was published (arXiv 2311.08105: 500 steps at equal perplexity)."""
-MOST_WORKERS = 8
-"""As far as scaling laws were measured (arXiv 2503.09799: 1 to 8); quality falls with workers."""
+MOST_WORKERS = 64
+"""As far as was published (arXiv 2311.08105 varies the replicas from 1 to 64)."""
+MEASURED_WORKERS = 8
+"""As far as scaling laws were measured (arXiv 2503.09799): at equal tokens quality falls with
+workers."""
 _ROUND = (1, 2, 5)
 
 

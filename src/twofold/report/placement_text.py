@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twofold.fleet import Pool
+from twofold.perf.local_updates import MEASURED_WORKERS
 from twofold.report.fleet_cells import UNKNOWN, dollars, megawatt_hours, times
 from twofold.report.fleet_text import pool_line, price_notes, question_line
 from twofold.report.table import aligned
@@ -218,6 +219,12 @@ def _notes(question: Question, answer: PlacementAnswer, chosen: Placement) -> li
         notes.append(
             "local updates (DiLoCo) are faster on this link and train another trajectory: "
             "--local-updates writes that plan"
+        )
+    workers = max((one.plan.data_degree for one in answer.offered), default=0)
+    if workers > MEASURED_WORKERS:
+        notes.append(
+            f"{workers} workers: at equal tokens quality falls with workers, and scaling laws were "
+            f"measured up to {MEASURED_WORKERS}"
         )
     if chosen.plan.zero_stage:
         notes.append("sharded states are equal on all ranks: unlike shards cannot be run")

@@ -15,6 +15,7 @@ from typing import Any
 from twofold.errors import InputError, NegativeAnswer
 from twofold.fleet import Fleet
 from twofold.outcome import Estimate
+from twofold.perf.local_updates import MOST_WORKERS
 from twofold.perf.uneven import RankCosts
 from twofold.plan import Plan
 from twofold.search.fleet_search import best_plans
@@ -209,7 +210,10 @@ def _offered(
         )
     placed = local_updates(question, groups)
     if not placed:
-        return (), "no layout of at most 8 workers fits, and quality was not measured beyond"
+        return (), (
+            f"a worker is one device with the whole model, and that does not fit, or there are "
+            f"more than the {MOST_WORKERS} that were ever tried"
+        )
     faster = tuple(one for one in placed if one.step_s < best.step_s)
     return faster, "" if faster else "local updates are no faster than the best synchronous plan"
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from twofold.perf.local_updates import (
-    EXCHANGE_BYTES,
     MOST_WORKERS,
     OUTER_BYTES,
     exposed_s,
     fewest_local_steps,
 )
+from twofold.perf.pool_exchange import NO_EXCHANGE, pieces_exchange_s
 from twofold.plan import Exchange as Width
+from twofold.policy.exchanges import EXCHANGE_BYTES
 from twofold.search.placement.data_parallel import (
     Ranks,
     Shared,
@@ -47,17 +49,18 @@ _FORMS = (
 def local_updates(question: Question, groups: Sequence[Ranks]) -> tuple[Placement, ...]:
     """The fastest plan of each form over all pools, every data rank a worker of its own.
 
-    Ranks are laid out without sharded states, which would bind them every step; there are as many
-    as were measured in the literature. The fewest local steps are taken with which the exchange
-    is cheap, or hidden.
+    A rank is one device with all of the model and its states: the runtime has no groups that
+    train together inside a worker. There are at most as many as were tried in the literature. The
+    fewest local steps are taken with which the exchange is cheap, or hidden.
     """
     found = []
     for form in _FORMS:
         best: Placement | None = None
         for ranks in groups:
             workers = sum(ranks.count)
-            whole = len(ranks.pools) == len(question.pools)
-            if ranks.layout.zero_stage or not whole or not 2 <= workers <= MOST_WORKERS:
+            layout, whole = ranks.layout, len(ranks.pools) == len(question.pools)
+            alone = layout.tensor_degree * layout.pipeline_degree == 1 and not layout.zero_stage
+            if not alone or not whole or not 2 <= workers <= MOST_WORKERS:
                 continue
             placement = _placed(question, ranks, form)
             if placement is not None and (best is None or placement.step_s < best.step_s):
@@ -68,14 +71,11 @@ def local_updates(question: Question, groups: Sequence[Ranks]) -> tuple[Placemen
 
 
 def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
-    counts = dict(zip(ranks.pools, ranks.count, strict=True))
-    bytes_each = EXCHANGE_BYTES[form.width]
-    exchange = exchange_of(question, ranks.pools, counts, ranks.layout, bytes_each)
+    exchange_s = _exchange_s(question, ranks, form.width)
     outer_bytes = OUTER_BYTES * question.parameters
-    outer_bytes /= ranks.layout.tensor_degree * ranks.layout.pipeline_degree
     alone = replace(
         ranks,
-        exchange=replace(exchange, once_s=0.0, every_s=0.0),
+        exchange=NO_EXCHANGE,
         costs=tuple(
             replace(cost, peak_bytes=cost.peak_bytes + outer_bytes) for cost in ranks.costs
         ),
@@ -85,8 +85,8 @@ def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
         return None
     busy_s = shared.step_s
     allowed = OVERHEAD_FRACTION if form.fragments == 1 else 1.0
-    steps = max(form.fragments, fewest_local_steps(exchange.once_s, busy_s, allowed))
-    shown = exposed_s(exchange.once_s, busy_s, local_steps=steps, fragments=form.fragments)
+    steps = max(form.fragments, fewest_local_steps(exchange_s, busy_s, allowed))
+    shown = exposed_s(exchange_s, busy_s, local_steps=steps, fragments=form.fragments)
     placed = placement_of(question, form.kind, replace(shared, exposed_s=shown))
     return replace(
         placed,
@@ -97,6 +97,22 @@ def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
             exchange_fragments=form.fragments,
         ),
     )
+
+
+def _exchange_s(question: Question, ranks: Ranks, width: Width) -> float:
+    """In 32 bits an all-reduce as that of gradients, in fewer by pieces (`policy.exchanges`)."""
+    size = EXCHANGE_BYTES[width] * question.parameters
+    counts = dict(zip(ranks.pools, ranks.count, strict=True))
+    if width == "fp32":
+        return exchange_of(
+            question, ranks.pools, counts, ranks.layout, EXCHANGE_BYTES[width]
+        ).once_s
+    names = [question.pools[i].name for i in ranks.pools]
+    joints = {
+        (a, b): question.joints[names[a], names[b]] for a, b in combinations(range(len(names)), 2)
+    }
+    ports = [joint.port_bytes_per_s for joint in joints.values()]
+    return pieces_exchange_s(size, ranks.count, joints, min(ports))
 
 
 def worth_offering(synchronous: Shared | None) -> bool:
