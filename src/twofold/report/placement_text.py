@@ -93,18 +93,18 @@ def claims(answer: PlacementAnswer, chosen: Placement) -> list[str]:
             f"even split (mean/min), {answer.ideal_over_subset:.2f}x over the best equal shares "
             "of a subset (sum s / max k s_k)"
         )
+    told = [
+        _against(answer, answer.even, "the even split over all devices"),
+        _against(answer, answer.subset, "the best subset with equal shares"),
+    ]
+    kind = "best synchronous plan" if answer.offered else "best plan"
+    lines.append(f"{kind} {', '.join(told)} (tokens/s, predicted; 90 % interval)")
     if chosen in answer.offered:
         gain = answer.best[0].step_s / chosen.step_s
         lines.append(
             f"LOSSY: {chosen.kind} {gain:.2f}x the tokens/s of the best synchronous plan "
             "(predicted), on another trajectory: its loss is for a run to show"
         )
-        return lines
-    told = [
-        _against(answer, answer.even, "the even split over all devices"),
-        _against(answer, answer.subset, "the best subset with equal shares"),
-    ]
-    lines.append(f"best plan {', '.join(told)} (tokens/s, predicted; 90 % interval)")
     return lines
 
 
@@ -205,9 +205,7 @@ def _joint_lines(question: Question) -> list[str]:
     for (a, b), joint in question.joints.items():
         if a < b:
             rate = format_quantity(joint.bytes_per_s, "B/s")
-            lines.append(
-                f"{a} - {b}: {rate} one way, {format_seconds(joint.latency_s)} ({joint.how})"
-            )
+            lines.append(f"{a} - {b}: {rate} one way, {joint.latency_s * 1e3:.3g} ms ({joint.how})")
     return lines
 
 
