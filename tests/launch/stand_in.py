@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -63,6 +64,11 @@ def expected_curve(steps: int, *, global_batch: int = 12) -> list[tuple[int, flo
         state = (48271 * state + total) % modulus
         points.append((step + 1, state / modulus))
     return points
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def processes_of(folder: Path) -> list[int]:

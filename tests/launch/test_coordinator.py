@@ -19,6 +19,7 @@ from tests.launch.stand_in import (
     curve,
     events,
     expected_curve,
+    free_port,
     processes_of,
     read_lines,
     wait_for,
@@ -28,11 +29,6 @@ from twofold.launch.wire import make_token
 pytestmark = pytest.mark.slow
 
 Process = subprocess.Popen[str]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def agent(index: int, port: int, *, hosts: int = 3) -> Process:

@@ -14,21 +14,21 @@ import pytest
 
 from tests.fleets import plain_fleet
 from tests.launch.stand_in import curve, events, processes_of, wait_for
-from tests.launch.test_training import make_run, own_cache, succeed, text, twofold_run
+from tests.launch.training import make_run, succeed, twofold_run
 from twofold.document import PlanDocument, read_plan
 from twofold.errors import InputError
 from twofold.fleet import Fleet, Pool
 from twofold.launch.slurm import batch_script
 from twofold.plan import Plan, Share
 
-__all__ = ["own_cache", "text"]
-
 LAB = Path(__file__).parents[2] / "tools" / "lab" / "slurm_lab.sh"
 STEPS = 20
 
 
 def planned(plan: Plan, fleet: Fleet, tmp_path: Path) -> PlanDocument:
-    return replace(read_plan(make_run(tmp_path, "stdlib") / "plan.json"), plan=plan, fleet=fleet)
+    return replace(
+        read_plan(make_run(tmp_path, "stdlib", steps=STEPS) / "plan.json"), plan=plan, fleet=fleet
+    )
 
 
 def nodes(fleet: Fleet, name: str, *, num_nodes: int, devices: int, kind: str = "cpu") -> Pool:

@@ -13,113 +13,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from tests.fleets import plain_fleet
 from tests.launch.stand_in import (
     curve,
     events,
+    free_port,
     processes_of,
     rank_process,
     read_lines,
     wait_for,
 )
-from tests.launch.test_coordinator import free_port
-from twofold.document import make_document, read_plan, write_plan
-from twofold.model import Model
-from twofold.plan import Plan
-from twofold.workload import Recipe, Train
+from tests.launch.training import Process, make_run, succeed, twofold_run
+from twofold.document import read_plan
 
 pytestmark = pytest.mark.slow
 
 KILLS = 10 if os.environ.get("TWOFOLD_VERIFY") else 3
-STEPS, GLOBAL_BATCH, SEQ_LEN = 90 + 10 * KILLS, 6, 64
-EVERY = "400ms"
+STEPS = 90 + 10 * KILLS
 NETLAB = Path(__file__).parents[2] / "tools" / "lab" / "netlab.py"
-MODEL = Model(
-    name="tiny", layers=2, hidden=32, heads=2, kv_heads=2, ffn=64, vocab=256, max_seq_len=64,
-    norm="rmsnorm", activation="relu2", position="rotary", qk_norm=True, bias=False,
-    tied_embeddings=False, value_embeddings=0,
-)  # fmt: skip
-Process = subprocess.Popen[str]
-STARTED: list[Process] = []
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_running() -> Iterator[None]:
-    """A test that fails leaves no run behind."""
-    yield
-    for process in STARTED:
-        process.kill()
-        if process.stdout is not None and not process.stdout.closed:
-            process.communicate()
-    STARTED.clear()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TWOFOLD_HOME", str(tmp_path_factory.mktemp("home")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("text")
-    for index in range(200):
-        lines = [f"def f{index}_{i}(x): return x * {i} + {index}" for i in range(60)]
-        (folder / f"{index}.py").write_text("\n".join(lines))
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
-    folder = make_run(tmp_path_factory.mktemp("undisturbed"), text)
+    folder = make_run(tmp_path_factory.mktemp("undisturbed"), text, steps=STEPS)
     succeed(twofold_run(folder))
     return folder
-
-
-def make_run(folder: Path, text: str, *, ranks: int = 2, steps: int = STEPS) -> Path:
-    """A run folder that holds nothing but its plan."""
-    document = make_document(
-        model=MODEL,
-        workload=Train(
-            text=text,
-            tokens=steps * GLOBAL_BATCH * SEQ_LEN,
-            seq_len=SEQ_LEN,
-            recipe=Recipe(learning_rate=2e-3, global_batch=GLOBAL_BATCH),
-        ),
-        fleet=plain_fleet(),
-        plan=Plan(micro_batch=GLOBAL_BATCH, data_degree=ranks),
-        estimate=None,
-        seed=7,
-        twofold_version="test",
-    )
-    write_plan(document, folder / "plan.json")
-    return folder
-
-
-def twofold_run(folder: Path, *options: str, every: str = EVERY, on: Sequence[str] = ()) -> Process:
-    """`on` are words before the command, which say where it runs."""
-    words = [sys.executable, "-m", "twofold.cli", "run", str(folder)]
-    process = subprocess.Popen(
-        [*on, *words, "--checkpoint-every", every, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    STARTED.append(process)
-    return process
-
-
-def succeed(process: Process) -> None:
-    said, error = process.communicate(timeout=900)
-    assert process.returncode == 0, said + error
 
 
 def lost_saves(folder: Path) -> list[int]:
@@ -147,7 +71,7 @@ def largest_difference(folder: Path, other: Path) -> float:
 def test_ranks_killed_at_random_steps_leave_no_trace_in_the_curve(
     tmp_path: Path, text: str, undisturbed: Path
 ) -> None:
-    folder, random_ = make_run(tmp_path, text), random.Random(KILLS)
+    folder, random_ = make_run(tmp_path, text, steps=STEPS), random.Random(KILLS)
     running = twofold_run(folder, "--max-restarts", str(KILLS))
     for attempt, step in enumerate(sorted(random_.sample(range(2, STEPS - 10), KILLS))):
         wait_for(lambda attempt=attempt: events(folder).count("ranks_started") > attempt)
@@ -161,7 +85,7 @@ def test_ranks_killed_at_random_steps_leave_no_trace_in_the_curve(
 
 
 def test_killed_while_a_checkpoint_is_written(tmp_path: Path, text: str, undisturbed: Path) -> None:
-    folder = make_run(tmp_path, text)
+    folder = make_run(tmp_path, text, steps=STEPS)
     running = twofold_run(folder, every="1ms")
     checkpoints = folder / "checkpoints"
     wait_for(lambda: len(list(checkpoints.glob("step-*"))) >= 1)
@@ -216,7 +140,7 @@ def machines() -> Iterator[Loopback | Namespaces]:
 def test_one_of_three_machines_dies_and_two_go_on(
     tmp_path: Path, text: str, undisturbed: Path, machines: Loopback | Namespaces
 ) -> None:
-    folder = make_run(tmp_path, text, ranks=3)
+    folder = make_run(tmp_path, text, ranks=3, steps=STEPS)
     many = ["--hosts", "3", "--head", f"{machines.address}:{free_port()}", "--lost-after", "6s"]
     hosts = [
         twofold_run(folder, *many, "--host-index", str(index), on=machines.words(index))
@@ -250,7 +174,7 @@ def test_a_full_disk_is_an_error_and_no_corrupt_run(
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("mounting is not permitted here")
     try:
-        folder = make_run(disk, text)
+        folder = make_run(disk, text, steps=STEPS)
         full = twofold_run(folder)
         said, error = full.communicate(timeout=300)
         assert full.returncode == 3, said + error
@@ -268,7 +192,7 @@ def test_a_full_disk_is_an_error_and_no_corrupt_run(
 def test_ctrl_c_saves_and_the_folder_is_gone_on_with(
     tmp_path: Path, text: str, undisturbed: Path
 ) -> None:
-    folder = make_run(tmp_path, text)
+    folder = make_run(tmp_path, text, steps=STEPS)
     running = twofold_run(folder, every="1h")
     wait_for(lambda: len(curve(folder)) >= 5)
     began = time.monotonic()
