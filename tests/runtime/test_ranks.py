@@ -34,7 +34,7 @@ def test_two_data_ranks(tmp_path: Path, text: str, alone: Trained) -> None:
 def test_uneven_shares_give_the_gradient_of_the_whole_batch(
     tmp_path: Path, text: str, alone: Trained
 ) -> None:
-    shares = (Share(pool="a", ranks=1, sequences=9), Share(pool="b", ranks=1, sequences=3))
+    shares = (Share(pool="local", ranks=1, sequences=9), Share(pool="local", ranks=1, sequences=3))
     ranks = train_ranks(tmp_path, text, plan={"data_degree": 2, "shares": shares, "micro_batch": 5})
     losses, norms, weights = ranks.differs_from(alone)
     assert losses < LOSS

@@ -2,6 +2,7 @@
 
 from twofold.policy.hosts import num_machines, pool_of_rank, ranks_of_hosts
 from twofold.policy.ranks import Place, blocks_of_stages, place_of, rank_of, stage_of_chunk
+from twofold.policy.rebalance import rebalanced_shares, stragglers
 from twofold.policy.shares import (
     balanced_shares,
     even_shares,
@@ -24,7 +25,9 @@ __all__ = [
     "pool_of_rank",
     "rank_of",
     "ranks_of_hosts",
+    "rebalanced_shares",
     "shares_of",
     "shrink",
     "stage_of_chunk",
+    "stragglers",
 ]

@@ -1,5 +1,4 @@
-"""Gradients summed over the ranks that hold the same weights, while backward still runs, and the
-norm of all of them together."""
+"""Gradients summed over the ranks that hold the same weights, while backward still runs."""
 
 from __future__ import annotations
 
@@ -8,7 +7,9 @@ from collections.abc import Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
+
+from twofold.runtime.train.shards import local_part, settle_gradient
 
 REPLICA = "replica"
 """The dimension of a parameter's mesh whose ranks hold the same part of it."""
@@ -43,6 +44,10 @@ class SummedGradients:
         """The next backward pass is the last of the step."""
         self._armed = True
 
+    def take_waited_s(self) -> float:
+        """Time inside collectives since last asked, during passes: none, they overlap."""
+        return 0.0
+
     def finish(self) -> None:
         """Wait until every gradient is the sum."""
         for bucket in self._buckets:
@@ -61,16 +66,20 @@ class _Bucket:
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
         self.parameters: list[nn.Parameter] = []
+        self.held_bytes = 0
         self.waiting = 0
         self.flat: Tensor | None = None
         self.work: dist.Work | None = None
 
     def has_room_for(self, parameter: nn.Parameter) -> bool:
-        held = sum(held_here(p).nbytes for p in (*self.parameters, parameter))
-        return held <= _BUCKET_BYTES and (self.parameters[0].dtype == parameter.dtype)
+        return (
+            self.held_bytes + local_part(parameter).nbytes <= _BUCKET_BYTES
+            and self.parameters[0].dtype == parameter.dtype
+        )
 
     def add(self, parameter: nn.Parameter) -> None:
         self.parameters.append(parameter)
+        self.held_bytes += local_part(parameter).nbytes
         self.waiting += 1
 
     def ready(self) -> None:
@@ -79,8 +88,12 @@ class _Bucket:
             self._send()
 
     def _send(self) -> None:
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters]
-        self.flat = torch.cat([held_here(gradient).flatten() for gradient in gradients])
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            settle_gradient(parameter)
+        flats = [local_part(p.grad).flatten() for p in self.parameters if p.grad is not None]
+        self.flat = torch.cat(flats) if len(flats) > 1 else flats[0]
         self.work = dist.all_reduce(self.flat, group=self.group, async_op=True)
 
     def finish(self) -> None:
@@ -90,53 +103,25 @@ class _Bucket:
         assert self.work is not None
         assert self.flat is not None
         self.work.wait()
-        sizes = [held_here(p).numel() for p in self.parameters]
+        sizes = [local_part(p).numel() for p in self.parameters]
         for parameter, part in zip(self.parameters, self.flat.split(sizes), strict=True):
-            parameter.grad = _like(parameter, part)
+            parameter.grad = _like_gradient(parameter, part)
         self.flat, self.work, self.waiting = None, None, len(self.parameters)
 
 
-@torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Scale all gradients so that their norm is at most `limit`; returns the norm before.
-
-    Each element counts once: a rank adds the squares that it holds, and those of sharded
-    parameters are summed over the ranks that hold the other shards.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    parts: dict[tuple[dist.ProcessGroup, ...], list[Tensor]] = {}
-    for gradient in gradients:
-        parts.setdefault(_sharded_over(gradient), []).append(held_here(gradient))
-    norms = []
-    for groups, held in parts.items():
-        square = nn.utils.get_total_norm(held).square()
-        for group in groups:
-            dist.all_reduce(square, group=group)
-        norms.append(square.sqrt())
-    norm: Tensor = torch.stack(norms).norm()
-    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for held in parts.values():
-        torch._foreach_mul_(held, scale)
-    return norm
-
-
-def held_here(tensor: Tensor) -> Tensor:
-    """A tensor, or of a sharded one the part that this rank holds."""
-    held = tensor.detach()
-    return held.to_local() if isinstance(held, DTensor) else held
-
-
-def _like(parameter: nn.Parameter, flat: Tensor) -> Tensor:
-    part = flat.view_as(held_here(parameter))
-    if not isinstance(parameter, DTensor):
-        return part
+def _like_gradient(parameter: nn.Parameter, part: Tensor) -> Tensor:
+    """A view of the bucket as this parameter's gradient, laid out as the gradient is."""
+    gradient = parameter.grad
+    local = part.view(local_part(parameter).shape)
+    if not isinstance(gradient, DTensor):
+        return local
     return DTensor.from_local(
-        part,
-        parameter.device_mesh,
-        parameter.placements,
+        local,
+        gradient.device_mesh,
+        gradient.placements,
         run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
+        shape=gradient.shape,
+        stride=gradient.stride(),
     )
 
 
@@ -149,13 +134,3 @@ def _summed_over(
     if REPLICA not in (mesh.mesh_dim_names or ()):
         return group
     return mesh.get_group(REPLICA) if mesh[REPLICA].size() > 1 else None
-
-
-def _sharded_over(gradient: Tensor) -> tuple[dist.ProcessGroup, ...]:
-    if not isinstance(gradient, DTensor):
-        return ()
-    return tuple(
-        gradient.device_mesh.get_group(dimension)
-        for dimension, placement in enumerate(gradient.placements)
-        if isinstance(placement, Shard)
-    )

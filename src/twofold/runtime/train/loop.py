@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from twofold.document import PlanDocument
@@ -18,6 +18,7 @@ from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
 from twofold.runtime.train.metrics import MetricsFile, Row
 from twofold.runtime.train.optimizers import learning_rate_fraction
+from twofold.runtime.train.parallel import count_parameters
 from twofold.runtime.train.stepper import Stepper, Wish, pick_device
 from twofold.runtime.train.stop import stop_requested
 from twofold.runtime.train.world import joined
@@ -104,16 +105,22 @@ def _train_on(
         "num_steps": num_steps,
         "tokens_per_step": document.workload.tokens_per_step,
         "startup_s": startup_s,
-        "num_parameters": sum(p.numel() for p in stepper.network.parameters()),
+        "num_parameters": count_parameters(document, stepper.network),
         "device": str(stepper.device),
         "ranks": world.size,
         "ended_at": time.time(),
     }
     path = folder / "metrics.jsonl" if world.rank == 0 else None
-    with MetricsFile(path, keep_steps=first_step) as metrics:
+    own_path = None if world.is_alone else folder / "ranks" / f"rank-{world.rank:05d}.jsonl"
+    with (
+        MetricsFile(path, keep_steps=first_step) as metrics,
+        MetricsFile(own_path, keep_steps=first_step) as own,
+    ):
         metrics.write(start)
         steps = range(first_step, num_steps)
-        end = _train_steps(stepper, corpus, checkpoints, metrics, steps, progress.clock_s, cadence)
+        end = _train_steps(
+            stepper, corpus, checkpoints, metrics, own, steps, progress.clock_s, cadence
+        )
         for part in options.evaluate:
             metrics.write(_evaluation(stepper, corpus, part, options.evaluation_tokens))
         checkpoints.finish()
@@ -125,6 +132,7 @@ def _train_steps(
     corpus: Corpus,
     checkpoints: Checkpoints,
     metrics: MetricsFile,
+    own: MetricsFile,
     steps: range,
     clock_s: float,
     cadence: Cadence,
@@ -177,6 +185,9 @@ def _train_steps(
                 "learning_rate_fraction": fraction,
             }
         )
+        own.write({"step": done, **asdict(result.spent)})
+        for event in result.events:
+            metrics.write({**event, "step": done})
         if result.diverged:
             metrics.write({"event": "diverged", "step": done})
             break

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.placement_types import Shard, _StridedShard
 
 from twofold.plan import Plan
-from twofold.runtime.train.gradients import held_here
+from twofold.runtime.train.shards import local_part, shard_of, whole_of
 from twofold.workload import Recipe
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -26,6 +27,9 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` does the same one matrix at a time and always in bfloat16, which a CPU
     without bfloat16 units emulates a hundred times slower; here the precision is a lever. The
     update is scaled by sqrt(max(1, rows / columns)), as in Jordan's reference.
+
+    A sharded matrix is gathered for its orthogonalisation, which every rank then repeats to keep
+    its own part: right under any layout, and costly, as neither work nor memory of it is divided.
     """
 
     def __init__(
@@ -46,32 +50,48 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[held_here(parameter).shape].append(parameter)
-            for parameters in by_shape.values():
-                self._step_shape(parameters, group)
+                    direction = self._direction(parameter, group["momentum"])
+                    by_shape[direction.shape].append((parameter, direction))
+            for alike in by_shape.values():
+                self._step_shape(alike, group)
 
-    def _step_shape(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        momentum = group["momentum"]
-        directions = []
-        for parameter in parameters:
-            assert parameter.grad is not None
-            state = self.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            buffer, gradient = held_here(state["momentum_buffer"]), held_here(parameter.grad)
-            buffer.lerp_(gradient, 1 - momentum)
-            directions.append(gradient.lerp(buffer, momentum))
-        stacked = torch.stack(directions)
+    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
+        """Whole matrices of the gradient's momentum, Nesterov's."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        buffer, gradient = local_part(state["momentum_buffer"]), local_part(_grad(parameter))
+        buffer.lerp_(gradient, 1 - momentum)
+        direction = gradient.lerp(buffer, momentum)
+        return whole_of(direction, parameter) if _is_cut(parameter) else direction
+
+    def _step_shape(self, alike: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        stacked = torch.stack([direction for _, direction in alike])
         rows, columns = stacked.shape[-2:]
         matrices = stacked.view(-1, rows, columns)
         updates = orthogonalise(matrices, self.steps, self.precision).view_as(stacked)
         rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
-        for parameter, update in zip(map(held_here, parameters), updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.to(parameter.dtype), alpha=-rate)
+        for (parameter, _), update in zip(alike, updates, strict=True):
+            mine = shard_of(update, parameter) if _is_cut(parameter) else update
+            held = local_part(parameter)
+            held.mul_(1 - group["lr"] * group["weight_decay"])
+            held.add_(mine.to(held.dtype), alpha=-rate)
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _is_cut(parameter: Tensor) -> bool:
+    """Whether ranks hold parts of its matrices; those of whole experts are held whole."""
+    return isinstance(parameter, DTensor) and any(
+        isinstance(placement, (Shard, _StridedShard)) and placement.dim >= parameter.ndim - 2
+        for placement in parameter.placements
+    )
 
 
 def orthogonalise(matrices: Tensor, steps: int, precision: torch.dtype) -> Tensor:
@@ -128,12 +148,13 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
 def _adamw(
     named: list[tuple[str, nn.Parameter]], recipe: Recipe, plan: Plan, rate: float, *, decay: float
 ) -> torch.optim.AdamW:
-    """Sharded parameters have groups of their own: fused and foreach kernels take no mixture."""
-    kinds: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in named:
-        own = decay if _is_matrix(name, parameter) else 0.0
-        kinds[own, isinstance(parameter, DTensor)].append(parameter)
-    groups = [{"params": kinds[kind], "weight_decay": kind[0]} for kind in sorted(kinds)]
+    matrices = [p for name, p in named if _is_matrix(name, p)]
+    vectors = [p for name, p in named if not _is_matrix(name, p)]
+    groups = [
+        {"params": alike, "weight_decay": weight_decay}
+        for parameters, weight_decay in ((matrices, decay), (vectors, 0.0))
+        for alike in _by_layout(parameters)
+    ]
     return torch.optim.AdamW(
         groups,
         lr=rate,
@@ -141,6 +162,14 @@ def _adamw(
         fused=plan.optimizer_kernel == "fused",
         foreach=plan.optimizer_kernel == "foreach",
     )
+
+
+def _by_layout(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Torch's kernels over many tensors take whole ones or shards over one mesh, not both."""
+    alike: dict[object, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        alike[parameter.device_mesh if isinstance(parameter, DTensor) else None].append(parameter)
+    return list(alike.values())
 
 
 def learning_rate_fraction(recipe: Recipe, step: int, num_steps: int) -> float:

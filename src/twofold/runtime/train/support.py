@@ -99,15 +99,59 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lever="tensor_degree",
-        refuses=lambda plan, model: plan.tensor_degree > 1,
-        what="the embedded runtime cannot split layers over {plan.tensor_degree} ranks yet",
+        refuses=lambda plan, model: model.kv_heads % plan.tensor_degree > 0,
+        what="tensor degree {plan.tensor_degree} does not divide the {model.kv_heads} key/value "
+        "heads of '{model.name}'",
+        help="use a tensor degree that divides {model.kv_heads}",
+    ),
+    Rule(
+        lever="tensor_degree",
+        refuses=lambda plan, model: model.ffn % plan.tensor_degree > 0,
+        what="tensor degree {plan.tensor_degree} does not divide the {model.ffn} channels of "
+        "'{model.name}''s feed-forward network",
+        help="use a tensor degree that divides {model.ffn}",
+    ),
+    Rule(
+        lever="tensor_degree",
+        refuses=lambda plan, model: plan.tensor_degree > 1 and model.experts is not None,
+        what="the embedded runtime does not split a mixture of experts by tensor ranks",
         help="plan with tensor degree 1",
     ),
     Rule(
+        lever="tensor_degree",
+        refuses=lambda plan, model: plan.num_ranks > plan.data_degree and model.entry is not None,
+        what="a network of your own ('{model.entry}') cannot be taken apart: only data ranks can "
+        "share it",
+        help="plan with data ranks alone",
+    ),
+    Rule(
         lever="zero_stage",
-        refuses=lambda plan, model: plan.zero_stage > 0,
-        what="the embedded runtime cannot shard state yet",
+        refuses=lambda plan, model: plan.zero_stage > 0 and model.entry is not None,
+        what="a network of your own ('{model.entry}') cannot be taken apart, and ZeRO stage "
+        "{plan.zero_stage} shards it block by block",
         help="plan with ZeRO stage 0",
+    ),
+    Rule(
+        lever="zero_stage",
+        refuses=lambda plan, model: plan.zero_stage > 0 and plan.pipeline_degree > 1,
+        what="the embedded runtime does not shard the stages of a pipeline",
+        help="plan with ZeRO stage 0, or without a pipeline",
+    ),
+    Rule(
+        lever="shard_degree",
+        refuses=lambda plan, model: (
+            plan.shard_degree > 0 and plan.data_degree % plan.shard_degree > 0
+        ),
+        what="{plan.shard_degree} shards do not divide the {plan.data_degree} data ranks",
+        help="use a shard degree that divides {plan.data_degree}, or 0 for all of them",
+    ),
+    Rule(
+        lever="compile",
+        refuses=lambda plan, model: (
+            plan.compile and (plan.tensor_degree > 1 or plan.zero_stage > 0)
+        ),
+        what="the embedded runtime does not compile layers that are split or sharded",
+        help="plan with compile off, or with data ranks alone and ZeRO stage 0",
     ),
     Rule(
         lever="local_steps",
@@ -187,3 +231,15 @@ def refuse_unsupported(document: PlanDocument) -> None:
                 at=f"plan, {rule.lever}",
                 help=rule.help.format(plan=plan, model=model),
             )
+    _refuse_uneven_sequences(document)
+
+
+def _refuse_uneven_sequences(document: PlanDocument) -> None:
+    plan, seq_len = document.plan, document.workload.seq_len
+    parts = plan.context_degree * (plan.tensor_degree if plan.sequence_parallel else 1)
+    if seq_len % parts:
+        raise InputError(
+            f"{seq_len} positions cannot be split evenly over {parts} ranks",
+            at="plan, sequence_parallel" if plan.sequence_parallel else "plan, context_degree",
+            help=f"use a sequence length that is a multiple of {parts}",
+        )

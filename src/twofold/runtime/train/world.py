@@ -35,13 +35,22 @@ class World:
     def is_alone(self) -> bool:
         return self.mesh is None
 
-    def group(self, *axes: str) -> dist.ProcessGroup | None:
-        """The ranks that differ from this one on these axes alone; None where that is itself."""
+    def axis(self, *names: str) -> DeviceMesh:
+        """The ranks that differ from this one on these axes alone, the first axis outermost."""
+        assert self.mesh is not None
+        joint = self.mesh[names]
+        return joint._flatten("_".join(names)) if len(names) > 1 else joint
+
+    def group(self, *names: str) -> dist.ProcessGroup | None:
+        """Those ranks as a group; None where that is this rank alone."""
         if self.mesh is None:
             return None
-        joint = self.mesh[axes]
-        part = joint._flatten("_".join(axes)) if len(axes) > 1 else joint
-        return part.get_group() if part.size() > 1 else None
+        axis = self.axis(*names)
+        return axis.get_group() if axis.size() > 1 else None
+
+    def everyone(self) -> dist.ProcessGroup | None:
+        """All ranks; None where this one is alone."""
+        return None if self.mesh is None else dist.group.WORLD
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """The values of every rank, in rank order."""

@@ -53,13 +53,19 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(model.hidden, model.hidden + 2 * kv_size, bias=model.bias)
         self.output = nn.Linear(model.hidden, model.hidden, bias=model.bias)
         self.value_embedding = nn.Embedding(model.vocab, kv_size) if value_embedding else None
-        if model.position == "rotary":
-            cosine, sine = rotary_tables(model.max_seq_len, model.head_size)
-            self.register_buffer("cosine", cosine, persistent=False)
-            self.register_buffer("sine", sine, persistent=False)
-        if attention == "explicit":
-            mask = torch.full((model.max_seq_len, model.max_seq_len), float("-inf")).triu(1)
-            self.register_buffer("mask", mask, persistent=False)
+        self.fill_buffers()
+
+    def fill_buffers(self) -> None:
+        """Tables that follow from the model alone, on the device of the weights."""
+        model, device = self.model, self.output.weight.device
+        with torch.device(device):
+            if model.position == "rotary":
+                cosine, sine = rotary_tables(model.max_seq_len, model.head_size)
+                self.register_buffer("cosine", cosine, persistent=False)
+                self.register_buffer("sine", sine, persistent=False)
+            if self.kernel == "explicit":
+                mask = torch.full((model.max_seq_len, model.max_seq_len), float("-inf")).triu(1)
+                self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, hidden: Tensor, tokens: Tensor | None) -> Tensor:
         model = self.model

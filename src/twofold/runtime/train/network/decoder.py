@@ -92,7 +92,11 @@ class Decoder(nn.Module):
         )
         self.norm = make_norm(model) if part.is_last else None
         self.head = nn.Linear(model.hidden, model.vocab, bias=False) if part.is_last else None
-        if model.tied_embeddings and self.head is not None and self.embedding is not None:
+        self.tie()
+
+    def tie(self) -> None:
+        """One table for embedding and head; to be repeated where parameters were replaced."""
+        if self.model.tied_embeddings and self.head is not None and self.embedding is not None:
             self.head.weight = self.embedding.weight
 
     def forward(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:

@@ -7,9 +7,9 @@ import zlib
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from twofold.runtime.train.network.decoder import Decoder
+from twofold.runtime.train.shards import local_part, shard_of
 from twofold.workload.train import Initialisation
 
 
@@ -18,7 +18,8 @@ def initialise(network: nn.Module, initialisation: Initialisation, seed: int) ->
 
     `gpt2`: normal(0, 0.02), residual outputs scaled by 1/sqrt(2 layers) (Radford et al. 2019).
     `zero-residual`: normal(0, 1/sqrt(fan_in)), residual outputs and head zero, embeddings unit
-    (the speed-running recipe: the network starts as the identity).
+    (the speed-running recipe: the network starts as the identity). A rank that holds a shard draws
+    the whole parameter and keeps its part.
     """
     if not isinstance(network, Decoder):
         return
@@ -26,18 +27,15 @@ def initialise(network: nn.Module, initialisation: Initialisation, seed: int) ->
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim < 2 or name.endswith(".bias"):
-                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+                local_part(parameter).fill_(1.0 if name.endswith("weight") else 0.0)
                 continue
             deviation = _deviation(name, parameter.shape, initialisation, layers)
             if deviation == 0.0:
-                parameter.zero_()
+                local_part(parameter).zero_()
                 continue
             generator = torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.encode()))
-            value = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
-            if isinstance(parameter, DTensor):
-                shard = (parameter.device_mesh, parameter.placements)
-                value = distribute_tensor(value, *shard, src_data_rank=None)
-            parameter.copy_(value)
+            whole = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+            local_part(parameter).copy_(shard_of(whole, parameter))
 
 
 def _deviation(name: str, shape: torch.Size, initialisation: Initialisation, layers: int) -> float:

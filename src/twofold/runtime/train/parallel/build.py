@@ -1,32 +1,67 @@
-"""A rank's network: described, split over the ranks, then filled."""
+"""A rank's network: described without memory, split over the ranks, then filled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import nn
 
 from twofold.document import PlanDocument
-from twofold.runtime.train.network import build_network, initialise
+from twofold.runtime.train.network import Decoder, build_network, initialise
 from twofold.runtime.train.parallel.context import make_pieces, split_sequences
+from twofold.runtime.train.parallel.data import shard
 from twofold.runtime.train.parallel.experts import spread_experts
+from twofold.runtime.train.parallel.tensor import split_layers
 from twofold.runtime.train.world import World
 
 
 def make_network(document: PlanDocument, world: World) -> nn.Module:
     """The network, or this rank's part of it, with its starting weights on its device.
 
-    Parameters are named as in the whole network.
+    Parameters are named as in the whole network. Memory peaks at the rank's shards and one whole
+    parameter. A user's own network is built whole: only data ranks can share it.
     """
     plan = document.plan
-    network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
+    if document.model.entry is not None:
+        own = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
+        return own.to(world.device)
+    network = _described(document)
     parallelise(network, document, world)
+    network.to_empty(device=world.device)
+    network.tie()
+    for module in network.modules():
+        fill: Callable[[], None] | None = getattr(module, "fill_buffers", None)
+        if fill is not None:
+            fill()
     initialise(network, document.workload.recipe.initialisation, document.seed)
-    return network.to(world.device)
+    return network
 
 
-def parallelise(network: nn.Module, document: PlanDocument, world: World) -> None:
+def parallelise(network: Decoder, document: PlanDocument, world: World) -> None:
     """Split sequences (context) and layers (tensor), then experts, then shard what is left (ZeRO),
     in place."""
+    plan = document.plan
     pieces = make_pieces(document, world)
     if pieces is not None:
         split_sequences(network, pieces)
-    spread_experts(network, document.plan, world)
+    if plan.tensor_degree > 1:
+        mesh = world.axis("tensor")
+        split_layers(network, mesh, sequence_parallel=plan.sequence_parallel)
+    spread_experts(network, plan, world)
+    if plan.zero_stage > 0 and plan.data_degree * plan.context_degree > 1:
+        shard(network, plan, world)
+
+
+def count_parameters(document: PlanDocument, network: nn.Module) -> int:
+    """Those of the whole model, however little of it this rank holds."""
+    whole = network if document.model.entry is not None else _described(document)
+    return sum(parameter.numel() for parameter in whole.parameters())
+
+
+def _described(document: PlanDocument) -> Decoder:
+    plan = document.plan
+    with torch.device("meta"):
+        network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
+    assert isinstance(network, Decoder)
+    return network
