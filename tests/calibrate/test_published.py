@@ -106,14 +106,14 @@ def test_validate_scores_and_counts_what_it_cannot_answer(tmp_path: Path) -> Non
 
 def test_megatron_table_5_is_predicted_without_fitting_it() -> None:
     """Eight rows of Korthikanti et al. 2023, table 5: the best known mean error, of a model whose
-    constants were set by hand for them, is 3.65 %; ours, unseen, is 5.1 %."""
+    constants were set by hand for them, is 3.65 %."""
     priced = price_rows(read_rows(ROWS), find_node)
     theirs = np.array([row.label("source_id") == "megatron-seqsel" for row in priced.rows])
     fit = fit_efficiencies(priced, use=~theirs)
     predicted_s, _ = predict(priced, fit)
     errors = np.abs(predicted_s[theirs] / priced.measured_s[theirs] - 1.0)
     assert len(errors) == 8
-    assert errors.mean() < 0.06
+    assert errors.mean() < 0.0365
 
 
 def test_the_fit_is_deterministic_and_is_written_whole(seqsel: PricedRows, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from twofold.fleet import Link, MemoryTier
 from twofold.model import Model, inference_flop_per_token, num_parameters, operator_table
 from twofold.model.table import forward_flop
 from twofold.perf.carbon import LIFE_YEARS
+from twofold.perf.cluster import order_columns
 from twofold.perf.columns import ModelColumns, PlanColumns
 from twofold.perf.fleet import Problem, estimate_plans, price_table
 from twofold.perf.flop import counted_flop_per_step
@@ -159,7 +160,7 @@ def test_offloaded_updates_cross_the_link_and_stream_in_the_host(
     memory: dict[str, float], each: float
 ) -> None:
     case = with_host(problem(num_nodes=1), usable_bytes=1e12, **memory)
-    plan = a_plan(data_degree=8, offload="optimizer", zero_stage=1)
+    plan = a_plan(data_degree=8, offload="optimizer", zero_stage=1, micro_batch=8)
     [estimate] = estimate_plans(case, [plan])
     held = num_parameters(case.model) / 8
     expected_s = held * (6.0 / HOST_LINK + 30.0 / each)
@@ -259,3 +260,19 @@ def test_a_checkpoint_is_14_bytes_a_parameter_and_12_in_32_bits() -> None:
     for precision, each in (("bf16", 14.0), ("fp32", 12.0)):
         written = state(model, data_degree=2, pipeline_degree=2, precision=precision).checkpoint
         assert written == pytest.approx(each * num_parameters(model) / 4)
+
+
+def test_gradients_of_a_further_micro_batch_are_added_unless_the_products_do_it() -> None:
+    case = problem(dense_model())
+    plan, model = columns(case.model, a_plan())
+    rates = node_rates(case.pool.node, "bf16", 24.0, case.fit)
+    apart = layout_columns(plan, model, rates)
+    fused = layout_columns(replace(plan, apart=0.0 * plan.apart), model, rates)
+    assert fused.accumulate_s[0] == 0.0
+    assert apart.accumulate_s[0] / apart.optimizer_s[0] == pytest.approx(10.0 / 30.0)
+
+
+def test_ends_of_a_pipeline_have_a_layer_less_where_layers_do_not_divide() -> None:
+    order = order_columns(*columns(dense_model(layers=10), a_plan(pipeline_degree=4)))
+    assert 10 * order.slowest_share[0] == pytest.approx(3.0)
+    assert 10 * order.end_shares[:, 0] == pytest.approx([2.0, 2.0])

@@ -148,6 +148,8 @@ def _block(
     months = age_months(setting.node.accelerator.launched, setting.date)
     model = model_columns(rows, len(table), adapter_parameters=setting.adapter_parameters)
     plan = plan_columns(table, setting.global_batch, setting.model.layers)
+    if setting.accumulates_in_products:
+        plan = replace(plan, apart=np.zeros(len(table)))
     if not setting.recompute_known:
         usable = setting.node.accelerator.memory.usable_bytes.value * np.ones(len(table))
         plan = replace(plan, recomputed=least_recomputed(cache[key], plan, model, usable))

@@ -125,7 +125,7 @@ def row_model(row: PublishedRow, assumed: Assumptions) -> Model:
     heads = row.degree("heads")
     if not heads:
         assumed.note("heads of 128 channels")
-        heads = max(1, hidden // _HEAD_DIM)
+        heads = _customary_heads(hidden)
     experts = _row_experts(row, assumed)
     modern = _is_modern(row)
     ffn = row.degree("ffn")
@@ -163,6 +163,12 @@ def row_model(row: PublishedRow, assumed: Assumptions) -> Model:
         window=_GPT_OSS_WINDOW if _family(row) == "gpt-oss" else None,
         global_every=2 if _family(row) == "gpt-oss" else None,
     )
+
+
+def _customary_heads(hidden: int) -> int:
+    """The count nearest to 128 channels a head that divides the hidden size."""
+    counts = [n for n in range(1, hidden // 16 + 1) if hidden % n == 0] or [1]
+    return min(counts, key=lambda n: abs(math.log(hidden / (n * _HEAD_DIM))))
 
 
 def _row_experts(row: PublishedRow, assumed: Assumptions) -> Experts | None:

@@ -78,6 +78,7 @@ class Setting:
     frozen: bool
     plans: tuple[Plan, ...]
     recompute_known: bool
+    accumulates_in_products: bool
     adapter_parameters: float | None
 
 
@@ -108,6 +109,7 @@ def row_setting(
         frozen=frozen,
         plans=plans,
         recompute_known=bool(row.label("recompute")),
+        accumulates_in_products=_accumulates_in_products(row),
         adapter_parameters=_LORA_PARAMETERS if frozen else None,
     )
 
@@ -256,6 +258,12 @@ def _zero_stage(row: PublishedRow) -> tuple[int, int]:
     if "DeepSpeed" in row.label("framework") or (row.label("date") or "9") < "2022-06":
         return 0, 0
     return 1, 0
+
+
+def _accumulates_in_products(row: PublishedRow) -> bool:
+    """Products that add weight gradients to the sum themselves came to Megatron in 2022 (Apex's
+    fused_weight_gradient_mlp); before, and in DeepSpeed, a pass of its own adds them."""
+    return "DeepSpeed" not in row.label("framework") and (row.label("date") or "9") >= "2022"
 
 
 def _recomputes(row: PublishedRow) -> tuple[Recompute, ...]:

@@ -47,6 +47,7 @@ LAYER_PARTS = (
     "expert messages",
 )
 """Those that the layers take, micro-batch by micro-batch."""
+_NO_TIME_S = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,10 @@ class OrderColumns:
     """How a step runs, whatever a layer takes and wherever its weights are: [orders].
 
     `slowest_share` and `fullest_share` are fractions of the blocks: those of the slowest and of
-    the fullest stage. `in_flight` [ends, orders] are the micro-batches whose activations the
+    the fullest stage; `end_shares` [ends, orders] those of the first and the last stage, which
+    have a layer less where the layers do not divide: sensible splits count the embedding and the
+    head as layers (70 and 2 on 12 stages: BLOOM; 126 and 2 on 16: Llama 3, arXiv 2407.21783,
+    section 3.3.2). `in_flight` [ends, orders] are the micro-batches whose activations the
     first and the last stage keep, `messages` those a step to its neighbours.
     """
 
@@ -95,6 +99,7 @@ class OrderColumns:
     micro_batches: Array
     slowest_share: Array
     fullest_share: Array
+    end_shares: Array
     in_flight: Array
     messages: Array
 
@@ -111,30 +116,40 @@ def step_columns(work: Work, plan: PlanColumns, model: ModelColumns, rates: Rate
 
 
 def layer_columns(work: Work, plan: PlanColumns, rates: Rates) -> LayerColumns:
-    """Work meets rates. Of the plan only levers that are part of the layer key matter."""
+    """Work meets rates. Of the plan only levers that are part of the layer key matter.
+
+    The host launches ahead of the device through a whole micro-batch, so what counts is the
+    longer of all launches and all the device does, messages included: a device that waits for
+    its host in the forward pass catches up in the backward.
+    """
     fabric = fabric_of(rates)
     gemm, attention, stream, launch = _compute_s(work, plan, rates)
-    launch = _exposed_s(gemm + attention + stream, launch, rates.launch_overlap)
-    compute = gemm + attention + stream + launch
+    compute = gemm + attention + stream
     tensor = _exposed_s(compute, _tensor_s(work, plan, fabric), rates.tensor_overlap)
     context = _exposed_s(attention, _context_s(work, plan, fabric), rates.tensor_overlap)
     expert = _exposed_s(compute, _expert_s(work, plan, rates, fabric), rates.expert_overlap)
-    micro = compute + tensor + context + expert
+    busy = compute + tensor + context + expert
 
     def once(times: Array) -> Array:
         return times[:, FORWARD] + times[:, BACKWARD]
 
-    def again(times: Array) -> Array:
-        return np.stack([times[:, RECOMPUTED], times[:, REATTENDED]])
-
+    waits = _exposed_s(once(busy), once(launch), rates.launch_overlap)
+    once_s = once(busy) + waits
+    with_again = [
+        overlapped_s(
+            once(busy) + busy[:, phase], once(launch) + launch[:, phase], rates.launch_overlap
+        )
+        for phase in (RECOMPUTED, REATTENDED)
+    ]
+    launched_forward = launch[:, FORWARD] / np.maximum(once(launch), _NO_TIME_S)
     return LayerColumns(
         parts_s=np.stack(
-            [once(part) for part in (gemm, attention, stream, launch, tensor, context, expert)]
+            [*map(once, (gemm, attention, stream)), waits, *map(once, (tensor, context, expert))]
         ),
-        once_s=once(micro),
-        forward_s=micro[:, FORWARD],
+        once_s=once_s,
+        forward_s=busy[:, FORWARD] + waits * launched_forward,
         weight_s=gemm[:, FORWARD],
-        again_s=again(micro),
+        again_s=np.stack(with_again) - once_s,
         saved_bytes=work.saved_bytes,
         inputs_bytes=work.inputs_bytes[1],
         boundary_bytes=work.boundary_bytes,
@@ -146,13 +161,17 @@ def order_columns(plan: PlanColumns, model: ModelColumns) -> OrderColumns:
     chunks = plan.pipeline * plan.virtual
     micros = plan.micro_batches
     ends = (np.zeros_like(plan.pipeline), plan.pipeline - 1.0)
+    most = np.ceil(model.layers / chunks)
+    spare = chunks * most - model.layers
+    slowest_share = most * plan.virtual / model.layers
     return OrderColumns(
         devices=plan.devices,
         stages=plan.pipeline,
         schedule=plan.schedule,
         virtual=plan.virtual,
         micro_batches=micros,
-        slowest_share=np.ceil(model.layers / chunks) * plan.virtual / model.layers,
+        slowest_share=slowest_share,
+        end_shares=slowest_share - np.stack([spare >= 2.0, spare >= 1.0]) / model.layers,
         fullest_share=np.ceil(model.layers / plan.pipeline) / model.layers,
         in_flight=np.stack(
             [
@@ -203,7 +222,7 @@ def compose_step(
     parts["data messages"] = _exposed_s(
         spare_s, layout.exchange_s, rates.data_overlap
     ) + micros * _exposed_s(micro_s, layout.every_s, rates.data_overlap)
-    parts["optimizer"] = layout.optimizer_s
+    parts["optimizer"] = layout.optimizer_s + (micros - 1.0) * layout.accumulate_s
     parts["fixed"] = rates.step_s * np.ones_like(micros)
     total = sum(parts.values())
     parts["jitter"] = total * layout.jitter_fraction
@@ -262,18 +281,20 @@ def _expert_s(work: Work, plan: PlanColumns, rates: Rates, fabric: Fabric) -> Ar
 
 
 class _Stage:
-    """The slowest pipeline stage: its share of the blocks, and the input's or output's rows."""
+    """The slowest pipeline stage: the fullest in the middle, or an end with the input's or the
+    output's rows."""
 
     def __init__(self, order: OrderColumns) -> None:
         self.share = order.slowest_share
+        self.ends = order.end_shares
         self.stages = order.stages
-        self.alone = order.stages <= 1
 
     def slowest(self, by_segment: Array) -> Array:
         """[.., segments, rows] -> [.., rows]."""
         first, block, last = by_segment[..., 0, :], by_segment[..., 1, :], by_segment[..., 2, :]
-        ends = np.where(self.alone, first + last, np.maximum(first, last))
-        return np.asarray(self.share * block + ends)
+        apart = np.maximum(self.ends[0] * block + first, self.ends[1] * block + last)
+        apart = np.maximum(apart, np.where(self.stages > 2, self.share, 0.0) * block)
+        return np.asarray(np.where(self.stages <= 1, block + first + last, apart))
 
     def others(self, by_segment: Array) -> Array:
         """Mean of the other stages: they fill and drain the pipeline about the slowest one."""

@@ -17,8 +17,9 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanColumns:
     """The plan of each row: [rows]. `schedule` are `schedule.CODES`; `devices` all of them.
-    `unfused` flags software of before fused attention; `recomputed` is the fraction of a
-    stage's layers that is recomputed in full; `width_bytes` of a weight as products read it is 4 in
+    `unfused` flags software of before fused attention, `apart` such as adds gradients of further
+    micro-batches in a pass of its own; `recomputed` is the fraction of a stage's layers that is
+    recomputed in full; `width_bytes` of a weight as products read it is 4 in
     fp32 training, which then keeps no 32-bit copy, else 2."""
 
     devices: Array
@@ -36,6 +37,7 @@ class PlanColumns:
     global_batch: Array
     offload: Array
     unfused: Array
+    apart: Array
     recomputed: Array
     width_bytes: Array
 

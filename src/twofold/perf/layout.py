@@ -30,12 +30,14 @@ class LayoutColumns:
     """What the spreading of weights over devices takes, whatever the layers do: [layouts].
 
     Seconds before any is hidden: `exchange_s` of messages once a step, `every_s` once a
-    micro-batch; `optimizer_s` a step. `jitter_fraction` of a step is waited for the slowest. A
-    boundary of b bytes goes to the next stage in hop_s + b hop_s_per_byte.
+    micro-batch; `accumulate_s` for every micro-batch after the first; `optimizer_s` a step.
+    `jitter_fraction` of a step is waited for the slowest. A boundary of b bytes goes to the next
+    stage in hop_s + b hop_s_per_byte.
     """
 
     exchange_s: Array
     every_s: Array
+    accumulate_s: Array
     optimizer_s: Array
     jitter_fraction: Array
     hop_s: Array
@@ -53,6 +55,7 @@ def layout_columns(
     return LayoutColumns(
         exchange_s=exchange_s,
         every_s=every_s,
+        accumulate_s=_accumulate_s(plan, model, rates),
         optimizer_s=_optimizer_s(plan, model, rates, host),
         jitter_fraction=rates.jitter * np.log2(np.maximum(plan.devices / 8.0, 1.0)),
         hop_s=send_s(0.0, plan.pipeline, stride, fabric),
@@ -122,6 +125,18 @@ def _data_s(plan: PlanColumns, model: ModelColumns, rates: Rates) -> tuple[Array
     return exchange, every
 
 
+def _accumulate_s(plan: PlanColumns, model: ModelColumns, rates: Rates) -> Array:
+    """Adding one more micro-batch's gradients to those that are there, where the products do not
+    do it themselves: the sum read and written, the new ones read (10 bytes a parameter in mixed
+    precision); of a shard alone where gradients are sharded."""
+    dense, experts = local_parameters(plan, model)
+    ranks, expert_ranks = shard_ranks(plan)
+    held = np.where(plan.zero_stage >= 2, dense / ranks + experts / expert_ranks, dense + experts)
+    moved = 2.0 * GRADIENT_BYTES + plan.width_bytes
+    seconds = moved * rates.update_stream / rates.bytes_per_s
+    return np.asarray(plan.apart * model.trainable_fraction * held * seconds)
+
+
 def _optimizer_s(plan: PlanColumns, model: ModelColumns, rates: Rates, host: Host) -> Array:
     """Each rank updates what it holds of the state, in the device's memory or in the host's: then
     gradients go down and weights come up over the host link, and the rest stays there (ZeRO-
@@ -133,6 +148,8 @@ def _optimizer_s(plan: PlanColumns, model: ModelColumns, rates: Rates, host: Hos
     update = UPDATE_BYTES + np.where(plan.width_bytes < MASTER_BYTES, plan.width_bytes, 0.0)
     crossing_s = (GRADIENT_BYTES + plan.width_bytes) / rates.host_bytes_per_s
     seconds = np.where(
-        plan.offload > 0, crossing_s + update / host.bytes_per_s, update / rates.bytes_per_s
+        plan.offload > 0,
+        crossing_s + update / host.bytes_per_s,
+        update * rates.update_stream / rates.bytes_per_s,
     )
     return np.asarray(model.trainable_fraction * held * seconds)

@@ -196,6 +196,7 @@ def plan_columns(table: PlanTable, global_batch: int, num_layers: int) -> PlanCo
         global_batch=global_batch * one,
         offload=one * (table.offload == OFFLOADS.index("optimizer")),
         unfused=one * (table.attention == ATTENTIONS.index("explicit")),
+        apart=one,
         recomputed=np.minimum(table.recomputed_layers / per_stage, 1.0),
         width_bytes=width_bytes(table.precision),
     )

@@ -26,8 +26,9 @@ class Rates:
     partly empty wave of tiles, `wave_elements` results too few on the mean. Overlaps are
     fractions of the shorter of compute and communication that is hidden. Of the operator
     table's streaming, fused software does `fused_stream`; software of before fused attention
-    streams `unfused_stream` of it and launches `unfused_calls` times as much. `jitter` slows a
-    step by that fraction per doubling of the machines.
+    streams `unfused_stream` of it and launches `unfused_calls` times as much. An update runs
+    through long rows of parameters: it takes `update_stream` of what its bytes would take
+    otherwise. `jitter` slows a step by that fraction per doubling of the machines.
     """
 
     narrow_flop_per_s: Array
@@ -55,6 +56,7 @@ class Rates:
     fused_stream: Array
     unfused_stream: Array
     unfused_calls: Array
+    update_stream: Array
     step_s: Array
     jitter: Array
 
@@ -114,6 +116,7 @@ class Shared:
     fused_stream: float
     unfused_stream: float
     unfused_calls: float
+    update_stream: float
     step_s: float
     jitter: float
     era_loss: float
@@ -153,6 +156,7 @@ def reached(hardware: HardwareColumns, efficiency: EfficiencyColumns, shared: Sh
         fused_stream=shared.fused_stream * one,
         unfused_stream=shared.unfused_stream * one,
         unfused_calls=shared.unfused_calls * one,
+        update_stream=shared.update_stream * one,
         step_s=shared.step_s * efficiency.pace * one,
         jitter=shared.jitter * one,
     )
