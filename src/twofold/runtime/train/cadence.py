@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from twofold.document import PlanDocument
-from twofold.policy.checkpointing import checkpoint_interval_s, failures_of_plan_per_s
+from twofold.policy.checkpointing import checkpoint_interval_s
 
 Every = float | Literal["best"] | None
 """Seconds of training between checkpoints, or the best number of them; None: none by time."""
@@ -15,14 +14,14 @@ class Cadence:
     """Seconds of training to the next checkpoint, from what the last one cost.
 
     Under "best" the first is made after the first step, to learn what one costs; then they follow
-    from that cost, from how often the plan's devices fail, and from how long this run took to
-    start, which is what it takes to be running again.
+    from that cost, from how often a failure stops the job (None: unknown), and from how long it
+    takes to be running again.
     """
 
-    def __init__(self, every: Every, document: PlanDocument, restart_s: float) -> None:
+    def __init__(self, every: Every, *, failures_per_s: float | None, restart_s: float) -> None:
         self.every = every
         self.restart_s = restart_s
-        self._rate_per_s = failures_of_plan_per_s(document.plan, document.fleet)
+        self.failures_per_s = failures_per_s
         self._interval_s = 0.0
 
     @property
@@ -36,4 +35,6 @@ class Cadence:
 
     def saved(self, *, stall_s: float, write_s: float) -> None:
         """Learn from a checkpoint: the run stood still, and the write behind it took so long."""
-        self._interval_s = checkpoint_interval_s(stall_s, write_s, self._rate_per_s, self.restart_s)
+        self._interval_s = checkpoint_interval_s(
+            stall_s, write_s, self.failures_per_s, self.restart_s
+        )

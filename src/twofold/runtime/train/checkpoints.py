@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -29,6 +30,9 @@ from torch.distributed.checkpoint.storage import WriteResult
 from twofold.errors import EnvironmentLack, InputError
 from twofold.runtime.train.state import Held
 from twofold.runtime.train.world import World
+
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+"""One process needs no process group; torch warns of it from the thread that writes."""
 
 _KEPT = 2
 _PROGRESS = "progress.json"

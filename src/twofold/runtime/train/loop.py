@@ -12,6 +12,7 @@ from pathlib import Path
 
 from twofold.document import PlanDocument
 from twofold.errors import InputError
+from twofold.policy.checkpointing import failures_of_plan_per_s
 from twofold.runtime.train.cadence import Cadence, Every
 from twofold.runtime.train.checkpoints import Checkpoints, Progress
 from twofold.runtime.train.data import Batches, held_out_windows
@@ -98,7 +99,11 @@ def _train_on(
         stepper.shares = progress.shares
     num_steps = min(document.workload.num_steps, options.max_steps or document.workload.num_steps)
     startup_s = time.time() - started_at
-    cadence = Cadence(options.checkpoint_every_s, document, restart_s=startup_s)
+    cadence = Cadence(
+        options.checkpoint_every_s,
+        failures_per_s=failures_of_plan_per_s(document.plan, document.fleet),
+        restart_s=startup_s,
+    )
     start = {
         "event": "start",
         "step": first_step,
