@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from twofold.model import Model
-from twofold.plan import Plan, Share
+from twofold.model import Experts, Model
+from twofold.plan import Plan, Share, Stage
 from twofold.workload import Recipe
 
 SEQ_LEN = 32
@@ -24,6 +24,15 @@ MODERN = Model(
 GPT2 = Model(
     name="gpt2", layers=2, hidden=32, heads=4, kv_heads=4, ffn=64, vocab=256, max_seq_len=64,
 )  # fmt: skip
+MIXTURE = replace(
+    MODERN, name="mixture",
+    experts=Experts(count=4, top_k=2, ffn=32, shared_ffn=16, first_layer=1, router_bias=True),
+)  # fmt: skip
+SWITCH = replace(GPT2, name="switch", experts=Experts(count=4, top_k=1, ffn=64, every=2, bias=True))
+
+Planted = Literal["mean over ranks", "positions from the start", "unlike experts summed"]
+"""Mistakes that must be noticed: losses averaged over ranks instead of over sequences, positions
+that start anew on every context rank, gradients of experts summed over ranks that hold others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +54,7 @@ BF16 = Tolerance(loss=2e-2, norm=1e-1, gradient=5e-2, weight=2e-2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A layout to be compared. `shares_at` changes the data ranks' shares before a step.
-
-    `planted`: losses are averaged over ranks instead of over sequences, which must be noticed.
-    """
+    """A layout to be compared. `shares_at` changes the data ranks' shares before a step."""
 
     name: str
     model: Model = MODERN
@@ -56,16 +62,21 @@ class Case:
     tolerance: Tolerance = FP32
     plan: dict[str, Any] = field(default_factory=dict)
     shares_at: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    planted: bool = False
+    planted: Planted | None = None
 
     def full_plan(self) -> Plan:
-        return Plan(**({"micro_batch": self.recipe.global_batch, "threads": 1} | self.plan))
+        usual = {
+            "micro_batch": self.recipe.global_batch,
+            "threads": 1,
+            "orthogonal_precision": "fp32",
+        }
+        return Plan(**(usual | self.plan))
 
     def reference(self) -> Case:
         """The same training in one process."""
         precision = self.full_plan().precision
         name = f"{self.model.name} {self.recipe.optimizer} {precision} in one process"
-        return replace(self, name=name, plan={"precision": precision}, shares_at={}, planted=False)
+        return replace(self, name=name, plan={"precision": precision}, shares_at={}, planted=None)
 
 
 def shares(*sequences: int) -> tuple[Share, ...]:
@@ -207,17 +218,222 @@ TENSOR: tuple[Case, ...] = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*DATA, *SHARDED, *TENSOR)
+PIPELINE: tuple[Case, ...] = (
+    Case(name="pipeline 2", plan={"pipeline_degree": 2, "micro_batch": 3}),
+    Case(
+        name="pipeline 2, tied table",
+        model=GPT2,
+        plan={"pipeline_degree": 2, "micro_batch": 3},
+    ),
+    Case(
+        name="pipeline 2, GPipe, recomputed",
+        plan={
+            "pipeline_degree": 2,
+            "schedule": "gpipe",
+            "micro_batch": 4,
+            "recompute": "full",
+        },
+    ),
+    Case(
+        name="pipeline 2, micro-batches of 5, 5 and 2",
+        plan={"pipeline_degree": 2, "schedule": "interleaved", "micro_batch": 5},
+    ),
+    Case(
+        name="pipeline 2, interleaved",
+        plan={
+            "pipeline_degree": 2,
+            "schedule": "interleaved",
+            "virtual_stages": 2,
+            "micro_batch": 2,
+        },
+    ),
+    Case(
+        name="pipeline 2, zero-bubble",
+        plan={"pipeline_degree": 2, "schedule": "zb-h1", "micro_batch": 2},
+    ),
+    Case(
+        name="pipeline 2, stages of 3 and 1 layers, Muon",
+        recipe=MUON,
+        plan={
+            "pipeline_degree": 2,
+            "stages": (Stage(pool="a", layers=3), Stage(pool="b", layers=1)),
+            "micro_batch": 3,
+        },
+    ),
+    Case(
+        name="pipeline 2, bf16",
+        plan={"pipeline_degree": 2, "precision": "bf16", "micro_batch": 3},
+        tolerance=BF16,
+    ),
+    Case(name="pipeline 4", plan={"pipeline_degree": 4, "micro_batch": 2}),
+    Case(
+        name="pipeline 4, zero-bubble",
+        plan={"pipeline_degree": 4, "schedule": "zb-h1", "micro_batch": 1},
+    ),
+    Case(
+        name="pipeline 2 x data 2",
+        plan={"pipeline_degree": 2, "data_degree": 2, "micro_batch": 2},
+    ),
+    Case(
+        name="pipeline 2 x data 2, shares 7 and 5, tied table",
+        model=GPT2,
+        plan={
+            "pipeline_degree": 2,
+            "data_degree": 2,
+            "shares": shares(7, 5),
+            "micro_batch": 2,
+        },
+    ),
+    Case(
+        name="pipeline 2 x data 2, interleaved, shares that change",
+        plan={
+            "pipeline_degree": 2,
+            "data_degree": 2,
+            "schedule": "interleaved",
+            "virtual_stages": 2,
+            "shares": shares(9, 3),
+            "micro_batch": 3,
+        },
+        shares_at={5: (4, 8), 12: (7, 5)},
+    ),
+    Case(
+        name="pipeline 2 x tensor 2, sequence",
+        plan={
+            "pipeline_degree": 2,
+            "tensor_degree": 2,
+            "sequence_parallel": True,
+            "micro_batch": 3,
+        },
+    ),
+    Case(
+        name="pipeline 2 x tensor 2, tied table, zero-bubble",
+        model=GPT2,
+        plan={
+            "pipeline_degree": 2,
+            "tensor_degree": 2,
+            "schedule": "zb-h1",
+            "micro_batch": 3,
+        },
+    ),
+)  # fmt: skip
+
+CONTEXT: tuple[Case, ...] = (
+    Case(name="context 2", plan={"context_degree": 2, "micro_batch": 6}),
+    Case(name="context 2, learned positions", model=GPT2, plan={"context_degree": 2}),
+    Case(
+        name="context 2, explicit attention, recomputed",
+        plan={"context_degree": 2, "attention": "explicit", "recompute": "full"},
+    ),
+    Case(
+        name="context 2, bf16",
+        plan={"context_degree": 2, "precision": "bf16"},
+        tolerance=BF16,
+    ),
+    Case(name="context 4", plan={"context_degree": 4}),
+    Case(
+        name="context 2 x data 2, shares 9 and 3",
+        plan={"context_degree": 2, "data_degree": 2, "shares": shares(9, 3), "micro_batch": 5},
+    ),
+    Case(
+        name="context 2 x data 2, ZeRO 3",
+        plan={"context_degree": 2, "data_degree": 2, "zero_stage": 3, "micro_batch": 3},
+    ),
+    Case(name="context 2 x tensor 2", plan={"context_degree": 2, "tensor_degree": 2}),
+    Case(
+        name="context 2 x tensor 2, learned positions, tied table",
+        model=GPT2,
+        plan={"context_degree": 2, "tensor_degree": 2, "micro_batch": 4},
+    ),
+)
+
+EXPERTS: tuple[Case, ...] = (
+    Case(name="experts, data 2", model=MIXTURE, plan={"data_degree": 2, "micro_batch": 3}),
+    Case(
+        name="experts, ZeRO 3, data 2, shares 8 and 4",
+        model=MIXTURE,
+        plan={"data_degree": 2, "zero_stage": 3, "shares": shares(8, 4), "micro_batch": 4},
+    ),
+    Case(name="experts, tensor 2", model=MIXTURE, plan={"tensor_degree": 2}),
+    Case(
+        name="expert 2 of data 2",
+        model=MIXTURE,
+        plan={"data_degree": 2, "expert_degree": 2, "micro_batch": 3},
+    ),
+    Case(
+        name="expert 2 of data 2, one expert a token, fused, recomputed",
+        model=SWITCH,
+        plan={
+            "data_degree": 2,
+            "expert_degree": 2,
+            "optimizer_kernel": "fused",
+            "recompute": "full",
+        },
+    ),
+    Case(
+        name="expert 2 of data 2, shares 9 and 3",
+        model=MIXTURE,
+        plan={"data_degree": 2, "expert_degree": 2, "shares": shares(9, 3), "micro_batch": 5},
+    ),
+    Case(
+        name="expert 2 of data 2, Muon",
+        model=MIXTURE,
+        recipe=MUON,
+        plan={"data_degree": 2, "expert_degree": 2},
+    ),
+    Case(
+        name="expert 2 of context 2",
+        model=MIXTURE,
+        plan={"context_degree": 2, "expert_degree": 2},
+    ),
+    Case(
+        name="expert 4 of data 4",
+        model=MIXTURE,
+        plan={"data_degree": 4, "expert_degree": 4, "micro_batch": 3},
+    ),
+    Case(
+        name="expert 2 of data 4, shares 5, 4, 2 and 1",
+        model=MIXTURE,
+        plan={
+            "data_degree": 4,
+            "expert_degree": 2,
+            "shares": shares(5, 4, 2, 1),
+            "micro_batch": 5,
+        },
+    ),
+    Case(
+        name="expert 4 of data 2 x context 2",
+        model=MIXTURE,
+        plan={"data_degree": 2, "context_degree": 2, "expert_degree": 4, "micro_batch": 6},
+    ),
+    Case(
+        name="expert 2 of data 2 x tensor 2",
+        model=MIXTURE,
+        plan={"data_degree": 2, "tensor_degree": 2, "expert_degree": 2, "micro_batch": 6},
+    ),
+)
+
+CASES: tuple[Case, ...] = (*DATA, *SHARDED, *TENSOR, *PIPELINE, *CONTEXT, *EXPERTS)
 
 PLANTED = (
     Case(
         name="planted: mean over ranks, shares 9 and 3",
         plan={"data_degree": 2, "shares": shares(9, 3), "micro_batch": 5},
-        planted=True,
+        planted="mean over ranks",
     ),
     Case(
         name="planted: mean over ranks, ZeRO 3, shares 9 and 3",
         plan={"data_degree": 2, "zero_stage": 3, "shares": shares(9, 3), "micro_batch": 5},
-        planted=True,
+        planted="mean over ranks",
+    ),
+    Case(
+        name="planted: positions from the start, context 2",
+        plan={"context_degree": 2},
+        planted="positions from the start",
+    ),
+    Case(
+        name="planted: unlike experts summed, expert 2 of data 4",
+        model=MIXTURE,
+        plan={"data_degree": 4, "expert_degree": 2, "micro_batch": 3},
+        planted="unlike experts summed",
     ),
 )

@@ -254,6 +254,7 @@ class Stepper:
             self.document.workload.recipe.gradient_clip,
             group=self.world.everyone() if _is_spread(plan) else None,
             pipeline_degree=plan.pipeline_degree,
+            repeated=self.passes.repeated,
         )
 
     def _sum_of_losses(self, losses: list[float]) -> float:

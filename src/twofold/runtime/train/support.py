@@ -26,11 +26,20 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        lever="pipeline_degree",
-        refuses=lambda plan, model: plan.pipeline_degree > 1,
-        what="the embedded runtime has no pipeline yet, and the plan has {plan.pipeline_degree} "
-        "stages",
-        help="plan with pipeline degree 1",
+        lever="virtual_stages",
+        refuses=lambda plan, model: (
+            plan.virtual_stages > 1
+            and (plan.schedule != "interleaved" or plan.pipeline_degree == 1)
+        ),
+        what="{plan.virtual_stages} chunks a rank need the interleaved schedule of a pipeline, and "
+        "the plan has '{plan.schedule}' over {plan.pipeline_degree} ranks",
+        help="use schedule 'interleaved', or virtual_stages 1",
+    ),
+    Rule(
+        lever="compile",
+        refuses=lambda plan, model: plan.compile and plan.pipeline_degree > 1,
+        what="the embedded runtime does not compile the stages of a pipeline",
+        help="plan with compile off, or with pipeline degree 1",
     ),
     Rule(
         lever="context_degree",
@@ -112,10 +121,11 @@ RULES: tuple[Rule, ...] = (
         help="use a tensor degree that divides {model.ffn}",
     ),
     Rule(
-        lever="tensor_degree",
-        refuses=lambda plan, model: plan.tensor_degree > 1 and model.experts is not None,
-        what="the embedded runtime does not split a mixture of experts by tensor ranks",
-        help="plan with tensor degree 1",
+        lever="sequence_parallel",
+        refuses=lambda plan, model: plan.sequence_parallel and model.experts is not None,
+        what="experts work on whole sequences, which every tensor rank repeats, and the plan splits "
+        "the sequences between them",
+        help="plan without sequence_parallel",
     ),
     Rule(
         lever="tensor_degree",

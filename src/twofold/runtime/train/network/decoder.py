@@ -5,7 +5,9 @@ Shapes: B batch, S sequence, H hidden, N heads, K key/value heads, D head dimens
 
 from __future__ import annotations
 
+import copy
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,9 +58,9 @@ def build_network(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What of the decoder a pipeline stage holds."""
+    """What of the decoder a pipeline stage, or a rank with several of them, holds."""
 
-    blocks: range
+    blocks: Sequence[int]
     is_first: bool = True
     is_last: bool = True
 
@@ -73,8 +75,10 @@ class Decoder(nn.Module):
         part = Part(blocks=range(model.layers)) if part is None else part
         self.model = model
         self.recompute = recompute
+        self.is_first = part.is_first
         self.pieces: Pieces | None = None
-        self.embedding = nn.Embedding(model.vocab, model.hidden) if part.is_first else None
+        has_table = part.is_first or (part.is_last and model.tied_embeddings)
+        self.embedding = nn.Embedding(model.vocab, model.hidden) if has_table else None
         self.positions = (
             nn.Embedding(model.max_seq_len, model.hidden)
             if part.is_first and model.position == "learned"
@@ -99,12 +103,24 @@ class Decoder(nn.Module):
         if self.model.tied_embeddings and self.head is not None and self.embedding is not None:
             self.head.weight = self.embedding.weight
 
+    def view(self, part: Part) -> Decoder:
+        """Some of these layers as a network that shares their parameters."""
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view.is_first = part.is_first
+        view.blocks = nn.ModuleDict({str(index): self.blocks[str(index)] for index in part.blocks})
+        if not part.is_first:
+            view.embedding, view.positions = None, None
+        if not part.is_last:
+            view.norm, view.head = None, None
+        return view
+
     def forward(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Tokens [B, S] (the first part) or hidden states [B, S, H] -> hidden states or logits.
 
         A part that is not the first is given the tokens beside the hidden states.
         """
-        if self.embedding is not None:
+        if self.is_first and self.embedding is not None:
             tokens = hidden
             hidden = self.embedding(tokens)
             if self.positions is not None:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from twofold.document import PlanDocument
-from twofold.runtime.train.network import Decoder, build_network, initialise
+from twofold.runtime.train.network import Decoder, Part, build_network, initialise
 from twofold.runtime.train.parallel.context import make_pieces, split_sequences
 from twofold.runtime.train.parallel.data import shard
 from twofold.runtime.train.parallel.experts import spread_experts
+from twofold.runtime.train.parallel.passes import Pass, WholePass
+from twofold.runtime.train.parallel.pipeline import PipelinePass, part_of_rank
 from twofold.runtime.train.parallel.tensor import split_layers
 from twofold.runtime.train.world import World
 
@@ -26,7 +28,10 @@ def make_network(document: PlanDocument, world: World) -> nn.Module:
     if document.model.entry is not None:
         own = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
         return own.to(world.device)
-    network = _described(document)
+    part = None
+    if plan.pipeline_degree > 1:
+        part = part_of_rank(plan, document.model.layers, world.rank)
+    network = _described(document, part)
     parallelise(network, document, world)
     network.to_empty(device=world.device)
     network.tie()
@@ -36,6 +41,13 @@ def make_network(document: PlanDocument, world: World) -> nn.Module:
             fill()
     initialise(network, document.workload.recipe.initialisation, document.seed)
     return network
+
+
+def make_pass(network: nn.Module, document: PlanDocument, world: World) -> Pass:
+    if document.plan.pipeline_degree == 1:
+        return WholePass(network, document, world)
+    assert isinstance(network, Decoder)
+    return PipelinePass(network, document, world)
 
 
 def parallelise(network: Decoder, document: PlanDocument, world: World) -> None:
@@ -59,9 +71,11 @@ def count_parameters(document: PlanDocument, network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in whole.parameters())
 
 
-def _described(document: PlanDocument) -> Decoder:
+def _described(document: PlanDocument, part: Part | None = None) -> Decoder:
     plan = document.plan
     with torch.device("meta"):
-        network = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
+        network = build_network(
+            document.model, attention=plan.attention, recompute=plan.recompute, part=part
+        )
     assert isinstance(network, Decoder)
     return network

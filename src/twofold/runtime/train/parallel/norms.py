@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,8 @@ class GradientClip:
 
     Every element counts once: a rank adds the squares of what it holds over the number of ranks
     that hold the same, and the sum runs over `group`, of `ranks` ranks on `pipeline_degree`
-    stages. Where all ranks hold everything (`group` None) nothing need be sent.
+    stages; `repeated` are held by two of them. Where all ranks hold everything (`group` None)
+    nothing need be sent.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class GradientClip:
         *,
         group: dist.ProcessGroup | None,
         pipeline_degree: int,
+        repeated: Collection[nn.Parameter] = (),
     ) -> None:
         self.parameters = list(parameters)
         self.most = most
         self.group = group
+        self.repeated = set(repeated)
         self.holders = group.size() // pipeline_degree if group is not None else 1
 
     def __call__(self) -> Tensor:
@@ -44,7 +47,7 @@ class GradientClip:
         for parameter in held:
             settle_gradient(parameter)
         gradients = [local_part(p.grad) for p in held if p.grad is not None]
-        weights = [num_shards(p) / self.holders for p in held]
+        weights = [num_shards(p) / self.holders / (2 if p in self.repeated else 1) for p in held]
         squares = torch.stack(torch._foreach_norm(gradients)).double().square()
         total = (squares * torch.tensor(weights, device=squares.device)).sum()
         dist.all_reduce(total, group=group)

@@ -21,8 +21,10 @@ class Pass(Protocol):
 
     `sequence_weight` is what one sequence counts in the loss of the step; weighted losses of all
     ranks add up to the mean over the global batch. `before_last` is called before the backward
-    pass that completes the gradients.
+    pass that completes the gradients. `repeated` are parameters that a second stage holds too.
     """
+
+    repeated: tuple[nn.Parameter, ...]
 
     def forward_backward(
         self, micros: Sequence[Tensor], *, sequence_weight: float, before_last: Callable[[], None]
@@ -37,6 +39,8 @@ class Pass(Protocol):
 
 class WholePass:
     """Every micro-batch through the whole network, one after the other."""
+
+    repeated: tuple[nn.Parameter, ...] = ()
 
     def __init__(self, network: nn.Module, document: PlanDocument, world: World) -> None:
         self.network = network
@@ -70,10 +74,6 @@ class WholePass:
     def _loss(self, rows: Tensor) -> Tensor:
         inputs, targets = inputs_and_targets(rows, self.pieces)
         return self.loss(self.network(inputs), targets)
-
-
-def make_pass(network: nn.Module, document: PlanDocument, world: World) -> Pass:
-    return WholePass(network, document, world)
 
 
 def inputs_and_targets(rows: Tensor, pieces: SequencePieces | None) -> tuple[Tensor, Tensor]:
