@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -93,6 +93,14 @@ def test_a_faster_pool_never_worsens(curves: list[ShareCurve], total: int, pace:
     if found is not None:
         assert then is not None
         assert then.slowest_s <= found.slowest_s
+
+
+@given(st.lists(st.sampled_from([1.0, 1.5, 2.0, 4.0, 9.0]), min_size=1, max_size=6))
+def test_the_best_equal_shares_are_on_the_fastest_devices(speeds: list[float]) -> None:
+    """max_k k s_(k) over prefixes is the best of all subsets."""
+    subsets = [c for n in range(1, len(speeds) + 1) for c in combinations(speeds, n)]
+    most = max(len(subset) * min(subset) for subset in subsets)
+    assert best_subset_gain(speeds) == pytest.approx(sum(speeds) / most)
 
 
 def test_memory_clips_a_share() -> None:

@@ -14,6 +14,7 @@ from twofold.catalog.description import (
 )
 from twofold.catalog.fleets import read_fleet, rounding_remarks
 from twofold.catalog.hardware import find_accelerator, find_node
+from twofold.catalog.local import LOCAL
 from twofold.catalog.places import facility, grid, list_regions
 from twofold.catalog.pool import PoolSpec, make_pool, pool_figures, remarks, resolve_pool
 from twofold.catalog.prices import (
@@ -27,6 +28,7 @@ from twofold.catalog.reliability import observed_failure_rates, typical_failure_
 from twofold.catalog.rules import Fault, lint
 
 __all__ = [
+    "LOCAL",
     "Description",
     "Fault",
     "FigureOrigin",

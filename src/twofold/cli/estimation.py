@@ -72,9 +72,9 @@ class Estimate:
         notes += [*rounding, *efficiency_notes(self.calibration)]
         if len(fleet.pools) > 1:
             raise InputError(
-                f"'{self.fleet}' has {len(fleet.pools)} pools, and a plan uses one",
+                f"'{self.fleet}' has {len(fleet.pools)} pools, and a given plan is for one",
                 at="--fleet",
-                help="name one pool; `twofold plan` compares them",
+                help="name one pool; `twofold plan` plans for all of them together",
             )
         problem = make_problem(model, workload, fleet.pools[0], fit, date)
         plan = read_given_plan(self.plan, problem)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from twofold import __version__
-from twofold.catalog import Term, read_fleet
+from twofold.catalog import LOCAL, Term, read_fleet
 from twofold.cli.choices import precisions_of, read_limit, term_of
 from twofold.cli.output import answer
 from twofold.cli.questions import (
@@ -37,7 +37,10 @@ _APART = ("objective", "deadline", "budget", "power_cap", "vary", "pareto", "by"
 def asks_for_placement(verb: Plan) -> bool:
     """Whether one fleet of several pools, or of processes on this machine, is asked for, and
     nothing that is answered pool by pool."""
-    if len(verb.fleet) != 1 or verb.fleet[0].endswith(".json"):
+    if len(verb.fleet) != 1:
+        return False
+    (spec,) = verb.fleet
+    if not spec.endswith(".toml") and spec.partition(":")[0] != LOCAL:
         return False
     fleet = read_fleet(verb.fleet, region=verb.region, term=term_of(verb.term))
     local = any(is_calibrated(pool) for pool in fleet.pools)
