@@ -88,7 +88,10 @@ stop() {
   [ -d "$LAB" ] || exit 0
   export SLURM_CONF=$LAB/slurm.conf
   scancel --state=RUNNING --state=PENDING -u root 2>/dev/null
-  sleep 1
+  for _ in $(seq 80); do # steps end by their daemons: those are ended after them
+    [ -z "$(squeue -h 2>/dev/null)" ] && break
+    sleep .25
+  done
   for file in "$LAB"/slurmd.*.pid "$LAB/slurmctld.pid" "$LAB/munged.pid"; do
     [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null
   done
