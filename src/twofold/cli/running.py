@@ -16,6 +16,7 @@ from twofold.units import parse_seconds
 
 if TYPE_CHECKING:
     from twofold.measure.execution import Machines
+    from twofold.policy.checkpointing import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class Run:
     """`plan.json`, or the folder of a run to resume."""
     runs: Path = Path("runs")
     """Where the run folder is made. Many machines must share it."""
-    checkpoint_every: str = "1min"
-    """Time between checkpoints."""
+    checkpoint_every: str = "best"
+    """Time between checkpoints (5min); 'best' loses the least to saving and failing together."""
     max_restarts: int = 3
     """How often in a row to start ranks again that died without a new checkpoint between."""
     hosts: int | None = None
@@ -91,7 +92,7 @@ class Run:
             done = execute_plan(
                 self.plan,
                 runs=self.runs,
-                checkpoint_every_s=self._seconds("checkpoint_every"),
+                checkpoint_every_s=self._checkpoint_every(),
                 progress=progress,
                 max_restarts=self.max_restarts,
                 machines=machines,
@@ -161,6 +162,9 @@ class Run:
         else:
             answer(f"run folder: {folder}\nsubmitted: job {job}; its log is in {folder}/logs")
         return 0
+
+    def _checkpoint_every(self) -> Interval:
+        return "best" if self.checkpoint_every == "best" else self._seconds("checkpoint_every")
 
     def _seconds(self, option: str) -> float:
         at = "--" + option.replace("_", "-")

@@ -16,6 +16,7 @@ from twofold.errors import InputError, JobFailed
 from twofold.launch import Finished, Job
 from twofold.plan import Plan
 from twofold.policy import pool_of_rank
+from twofold.policy.checkpointing import Interval
 
 
 def embedded_job(
@@ -24,7 +25,7 @@ def embedded_job(
     *,
     evaluate: Sequence[Literal["tune", "test"]] = (),
     evaluation_tokens: int = 65536,
-    checkpoint_every_s: float | None = None,
+    checkpoint_every_s: Interval | None = None,
     max_steps: int | None = None,
     timeout_s: float | None = None,
 ) -> Job:

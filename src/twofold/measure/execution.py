@@ -25,6 +25,7 @@ from twofold.measure.folders import free_folder
 from twofold.measure.goodput import Goodput, read_goodput
 from twofold.measure.progress import Progress
 from twofold.policy import ranks_of_hosts, shrink
+from twofold.policy.checkpointing import Interval
 from twofold.workload.train import UNSPECIFIED
 
 _INTERRUPTED = 130
@@ -64,7 +65,7 @@ def execute_plan(
     path: Path,
     *,
     runs: Path,
-    checkpoint_every_s: float,
+    checkpoint_every_s: Interval,
     progress: Progress,
     max_restarts: int = 3,
     machines: Machines | None = None,

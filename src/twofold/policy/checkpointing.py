@@ -7,6 +7,7 @@ again. Failures are taken as a Poisson process, each of which stops the whole jo
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ Column = Array | float
 SECONDS_PER_HOUR = 3600.0
 RAREST_PER_S = 1e-12
 """A failure in thirty thousand years stands for none, so that intervals stay finite."""
-ASSUMED_INTERVAL_S = 600.0
+Interval = float | Literal["best"]
+"""Seconds of training between checkpoints, or as many as lose the least time."""
+ASSUMED_INTERVAL_S = 60.0
 """Where a fleet's file does not say how often its devices fail."""
 
 

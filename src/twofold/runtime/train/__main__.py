@@ -14,9 +14,12 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from twofold.errors import EnvironmentLack, InputError, TwofoldError
+
+if TYPE_CHECKING:
+    from twofold.policy.checkpointing import Interval
 
 _IMPORT_START = time.time()
 
@@ -47,8 +50,7 @@ def main() -> int:
     return 0
 
 
-def _every(text: str) -> float | Literal["best"]:
-    """Seconds, or "best": as often as loses the least time."""
+def _every(text: str) -> Interval:
     return "best" if text == "best" else float(text)
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from twofold.policy.checkpointing import checkpoint_interval_s
-
-Every = float | Literal["best"] | None
-"""Seconds of training between checkpoints, or the best number of them; None: none by time."""
+from twofold.policy.checkpointing import Interval, checkpoint_interval_s
 
 
 class Cadence:
-    """Seconds of training to the next checkpoint, from what the last one cost.
+    """Seconds of training to the next checkpoint, from what the last one cost; None: none by time.
 
     Under "best" the first is made after the first step, to learn what one costs; then they follow
     from that cost, from how often a failure stops the job (None: unknown), and from how long it
     takes to be running again.
     """
 
-    def __init__(self, every: Every, *, failures_per_s: float | None, restart_s: float) -> None:
+    def __init__(
+        self, every: Interval | None, *, failures_per_s: float | None, restart_s: float
+    ) -> None:
         self.every = every
         self.restart_s = restart_s
         self.failures_per_s = failures_per_s

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from twofold.document import PlanDocument
 from twofold.errors import InputError
-from twofold.policy.checkpointing import failures_of_plan_per_s
-from twofold.runtime.train.cadence import Cadence, Every
+from twofold.policy.checkpointing import Interval, failures_of_plan_per_s
+from twofold.runtime.train.cadence import Cadence
 from twofold.runtime.train.checkpoints import Checkpoints, Progress
 from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
@@ -33,7 +33,7 @@ class RunOptions:
 
     evaluate: tuple[Part, ...]
     evaluation_tokens: int
-    checkpoint_every_s: Every
+    checkpoint_every_s: Interval | None
     max_steps: int | None
 
 
