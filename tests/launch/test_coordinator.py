@@ -99,13 +99,19 @@ def test_without_its_head_every_machine_stops_and_the_run_can_be_resumed(tmp_pat
     assert curve(tmp_path) == expected_curve(50)
 
 
-def test_ctrl_c_on_any_machine_saves_and_stops_all(tmp_path: Path) -> None:
-    with run_on_three(tmp_path, "--steps", "100000") as (head, first, second, _):
+@pytest.mark.parametrize("asked", [(1,), (0, 1, 2)], ids=["one machine", "each, as Slurm does"])
+def test_asked_to_stop_on_any_machine_all_save_and_stop(
+    tmp_path: Path, asked: tuple[int, ...]
+) -> None:
+    options = ("--steps", "100000", "--checkpoint-every", "100000")
+    with run_on_three(tmp_path, *options) as (*hosts, _):
         wait_for(lambda: len(curve(tmp_path)) >= 3)
-        first.send_signal(signal.SIGINT)
-        assert [p.wait(timeout=30) for p in (head, first, second)] == [130, 130, 130]
+        for index in asked:
+            hosts[index].send_signal(signal.SIGTERM)
+        assert [host.wait(timeout=60) for host in hosts] == [130, 130, 130]
     assert events(tmp_path)[-1] == "interrupted"
-    assert list((tmp_path / "checkpoints").glob("step-*"))
+    saved = [path.name for path in (tmp_path / "checkpoints").glob("step-*")]
+    assert saved == [f"step-{curve(tmp_path)[-1][0]:08d}"]
 
 
 def test_strangers_and_doubles_are_turned_away(tmp_path: Path) -> None:

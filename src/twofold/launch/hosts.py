@@ -38,7 +38,8 @@ class Host(Protocol):
 
 
 class Team(Protocol):
-    """`address` is the machine that holds the store; `interrupts` counts who asked to stop."""
+    """`address` is the machine that holds the store. `interrupts`: how often one machine asked to
+    stop, the most of any: a batch system asks each of them once, and once is no insisting."""
 
     address: str
     hosts: list[Host]

@@ -167,7 +167,7 @@ class Supervisor:
             if any(host.lost and host.running for host in self.team.hosts) and not stopping:
                 kind, stopping = "died", True
                 self._stop_all(signal.SIGTERM, _GRACE_S)
-            requests = self._interruption.count + self.team.interrupts
+            requests = max(self._interruption.count, self.team.interrupts)
             if requests > asked:
                 self._stop_all(signal.SIGINT if requests == 1 else signal.SIGKILL, _SAVE_S)
                 kind, stopping, asked = "interrupted", True, requests
