@@ -95,7 +95,11 @@ def execute_plan(
             finished = run_here(job, document, progress.detail, progress, max_restarts)
         _raise_if_interrupted(finished)
     except KeyboardInterrupt:
-        progress.note(f"saved; go on with: twofold run {shlex.quote(str(folder))}")
+        newest = max((path.name for path in folder.glob("checkpoints/step-*")), default=None)
+        progress.note(
+            f"{f'saved: {newest}' if newest else 'stopped before anything was saved'}; "
+            f"go on with: twofold run {shlex.quote(str(folder))}"
+        )
         raise
     check_finished(job, finished)
     return _executed(folder, predicted_s)
@@ -179,7 +183,8 @@ def _run_on_many(
                 progress.detail,
                 progress,
             )
-        code, why = finished.returncode, "done" if finished.returncode == 0 else "see the head"
+        code = finished.returncode
+        why = {0: "done", _INTERRUPTED: "interrupted"}.get(code, "it failed; the head says why")
     except TwofoldError as error:
         code, why = error.exit_code, error.what
         raise
