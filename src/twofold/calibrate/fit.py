@@ -34,7 +34,7 @@ _START = {
 }  # fmt: skip
 _SHARED: dict[str, tuple[float, float, float]] = {
     "gemm_byte_share": (0.5, 0.0, 1.0),
-    "launch_overlap": (0.95, 0.0, 1.0),
+    "launch_overlap": (0.85, 0.0, 1.0),
     "tensor_overlap": (0.3, 0.0, 1.0),
     "expert_overlap": (0.3, 0.0, 1.0),
     "data_overlap": (0.8, 0.0, 1.0),
@@ -66,9 +66,9 @@ _SHARED_WIDTH = 0.5
 _OFFSET_WIDTH = {"source": 0.04, "framework": 0.10}
 _NOISE = 0.06
 """Scatter of ln time between equal runs by different hands (MLPerf: 6 to 18 %)."""
-_GRADE_WEIGHT = {"B": 0.25, "C": 0.1}
-"""Of rows whose figures or settings were read less surely: twice and three times the noise."""
-_GUESSED_WEIGHT = 0.25
+_GRADE_WEIGHT = {"B": 0.5, "C": 0.25}
+"""Of rows whose figures or settings were read less surely: 1.4 and 2 times the noise."""
+_GUESSED_WEIGHT = 0.5
 """Of rows whose layout is not stated: the best of many is a guess that errs to the fast side."""
 _ROBUST = 3.0
 _ROUNDS = 2
