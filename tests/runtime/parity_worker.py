@@ -9,8 +9,11 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,12 +21,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tests.fleets import plain_fleet
-from tests.runtime.parity_cases import SEQ_LEN, STEPS, Case
+from tests.runtime.parity_cases import SEQ_LEN, STEPS, Case, Planted
 from twofold.document import PlanDocument, make_document
+from twofold.runtime.train import gradients
 from twofold.runtime.train.data import Batches
 from twofold.runtime.train.optimizers import learning_rate_fraction
+from twofold.runtime.train.parallel import build
+from twofold.runtime.train.parallel.context import SequencePieces, make_pieces
 from twofold.runtime.train.stepper import Stepper, Wish
-from twofold.runtime.train.world import joined
+from twofold.runtime.train.world import World, joined
 from twofold.workload import Train
 
 _TOKENS = 40_000
@@ -36,7 +42,7 @@ def main() -> None:
         os.environ["TWOFOLD_ATTEMPT"] = str(index)
         print(case.name, flush=True)
         document = document_of(case)
-        with joined(document.plan, torch.device("cpu")) as world:
+        with joined(document.plan, torch.device("cpu")) as world, _planted(case.planted):
             result = _train(Stepper(document, world), case)
             torch.save(result, folder / f"{index}-{world.rank}.pt")
             world.barrier()
@@ -63,9 +69,9 @@ def _train(stepper: Stepper, case: Case) -> dict[str, Any]:
     workload = stepper.document.workload
     batches = Batches(_tokens(case.model.vocab), SEQ_LEN, stepper.document.seed)
     stepper.warm_up()
-    gradients: dict[str, Tensor] = {}
-    stepper.clip = _recording(stepper.clip, stepper.network, gradients)  # type: ignore[assignment]
-    if case.planted:
+    first: dict[str, Tensor] = {}
+    stepper.clip = _recording(stepper.clip, stepper.network, first)  # type: ignore[assignment]
+    if case.planted == "mean over ranks":
         _average_over_ranks(stepper)
     losses, norms = [], []
     for step in range(STEPS):
@@ -80,24 +86,40 @@ def _train(stepper: Stepper, case: Case) -> dict[str, Any]:
         "losses": losses,
         "norms": norms,
         "held_out": stepper.evaluate(held_out),
-        "gradients": gradients,
+        "gradients": first,
         "weights": {n: _whole(p.detach()) for n, p in stepper.network.named_parameters()},
     }
 
 
 def _recording(
-    clip: Callable[[], Tensor], network: nn.Module, gradients: dict[str, Tensor]
+    clip: Callable[[], Tensor], network: nn.Module, first: dict[str, Tensor]
 ) -> Callable[[], Tensor]:
     """The clip, which keeps the first step's gradients as they are before it."""
 
     def recorded() -> Tensor:
-        if not gradients:
+        if not first:
             for name, parameter in network.named_parameters():
                 assert parameter.grad is not None, name
-                gradients[name] = _whole(parameter.grad).clone()
+                first[name] = _whole(parameter.grad).clone()
         return clip()
 
     return recorded
+
+
+def _planted(planted: Planted | None) -> AbstractContextManager[Any]:
+    """Mistakes in how a network and its gradients are spread, made before those are."""
+    if planted == "positions from the start":
+        return mock.patch.object(build, "make_pieces", _pieces_from_the_start)
+    if planted == "unlike experts summed":
+        return mock.patch.object(gradients, "_summed_over", lambda parameter, group: group)
+    return nullcontext()
+
+
+def _pieces_from_the_start(document: PlanDocument, world: World) -> SequencePieces | None:
+    """Every rank takes its first token for the first of the sequence."""
+    pieces = make_pieces(document, world)
+    assert pieces is not None
+    return replace(pieces, positions=pieces.positions - pieces.positions[0])
 
 
 def _average_over_ranks(stepper: Stepper) -> None:

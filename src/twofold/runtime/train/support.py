@@ -123,8 +123,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         lever="sequence_parallel",
         refuses=lambda plan, model: plan.sequence_parallel and model.experts is not None,
-        what="experts work on whole sequences, which every tensor rank repeats, and the plan splits "
-        "the sequences between them",
+        what="tensor ranks repeat the experts' work on whole sequences, and the plan splits the "
+        "sequences between them",
         help="plan without sequence_parallel",
     ),
     Rule(
@@ -190,6 +190,13 @@ RULES: tuple[Rule, ...] = (
         refuses=lambda plan, model: plan.local_steps > 0 and plan.rebalance_steps > 0,
         what="under local updates ranks do not meet every step, and their shares stay",
         help="plan with rebalance_steps 0",
+    ),
+    Rule(
+        lever="rebalance_steps",
+        refuses=lambda plan, model: plan.expert_degree > 1 and plan.rebalance_steps > 0,
+        what="ranks that spread experts wait for each other inside every pass, which hides their "
+        "own speeds, and shares are to follow those",
+        help="plan with rebalance_steps 0, or with expert degree 1",
     ),
     Rule(
         lever="exchange_fragments",

@@ -43,6 +43,26 @@ class SequencePieces:
     ends: tuple[int, int]
     """How many keys the queries of each chunk see, the last of them in part."""
 
+    @classmethod
+    def cut(
+        cls,
+        seq_len: int,
+        *,
+        degree: int,
+        rank: int,
+        group: dist.ProcessGroup,
+        device: torch.device,
+    ) -> SequencePieces:
+        """What `rank` of `degree` takes of sequences of `seq_len` tokens."""
+        chunks = torch.arange(seq_len, device=device).chunk(2 * degree)
+        pieces = [torch.cat((chunks[i], chunks[-1 - i])) for i in range(degree)]
+        return cls(
+            group=group,
+            positions=pieces[rank],
+            order=torch.cat(pieces).argsort(),
+            ends=(int(chunks[rank][-1]) + 1, int(chunks[-1 - rank][-1]) + 1),
+        )
+
     def gather(self, heads: Tensor) -> Tensor:
         """[..., S / c, D] of every rank -> [..., S, D] in the order of positions."""
         every: Tensor = _gather(heads.movedim(-2, 0).contiguous(), 0, self.group)
@@ -63,15 +83,8 @@ def make_pieces(document: PlanDocument, world: World) -> SequencePieces | None:
             help=f"use a sequence length that is a multiple of {2 * degree}, or fewer context "
             "ranks",
         )
-    chunks = torch.arange(seq_len, device=world.device).chunk(2 * degree)
-    pieces = [torch.cat((chunks[rank], chunks[-1 - rank])) for rank in range(degree)]
-    mine = pieces[world.place.context]
-    half = len(mine) // 2
-    return SequencePieces(
-        group=group,
-        positions=mine,
-        order=torch.cat(pieces).argsort(),
-        ends=(int(mine[half - 1]) + 1, int(mine[-1]) + 1),
+    return SequencePieces.cut(
+        seq_len, degree=degree, rank=world.place.context, group=group, device=world.device
     )
 
 
