@@ -121,6 +121,29 @@ def test_pools_of_the_catalog(twofold: Any) -> None:
     document = read_plan(Path("plan.json"))
     assert document.workload.text != "stdlib"
     assert len(document.fleet.pools) == 2
+    assert document.estimate is not None
+
+
+def test_explain_tells_the_estimate_that_was_made(
+    twofold: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twofold(fleet=HALLS, model="llama-3.2-1b", work=HALL_WORK)
+    estimate = read_plan(Path("plan.json")).estimate
+    assert estimate is not None
+
+    def explained(*words: str) -> Said:
+        with pytest.raises(SystemExit) as ended:
+            main(["explain", "plan.json", *words])
+        out, err = capsys.readouterr()
+        return Said(int(ended.value.code or 0), out, err)
+
+    said = explained()
+    assert said.code == 0, said.err
+    assert "16 devices (h100-sxm, a100-sxm-80g)" in said.out
+    assert explained("--json").out.count(f"{estimate.outcome.step_time_s}") >= 1
+    said = explained("--against", "plan.json")
+    assert said.code == 2
+    assert "not taken apart into causes" in said.err
 
 
 def test_with_limits_pools_are_compared_one_by_one(twofold: Any) -> None:

@@ -237,6 +237,7 @@ def _whole_stage(plan: PlanColumns, in_flight: float) -> OrderColumns:
         micro_batches=plan.micro_batches,
         slowest_share=one,
         fullest_share=one,
+        end_shares=np.ones((2, len(one))),
         in_flight=in_flight * np.ones((2, len(one))),
         messages=0.0 * one,
     )

@@ -86,24 +86,50 @@ def explain(
     outcome = estimate.outcome
     pool, plan = setting.pool, setting.plan
     run_parts = run_parts_s(estimate)
-    bound = _bound_step_s(outcome.flop_per_step, pool, plan)
+    unlike = is_over_unlike_ranks(plan)
+    bound = None if unlike else _bound_step_s(outcome.flop_per_step, pool, plan)
     cost = {}
     if outcome.cost_usd is not None:
         cost = {n: outcome.cost_usd * part / outcome.time_s for n, part in run_parts.items()}
     return Explanation(
-        title=f"{document.model.name} on {setting.num_devices} x {setting.accelerator.name}",
+        title=f"{document.model.name} on {_devices_words(document, setting)}",
         num_devices=setting.num_devices,
         estimate=estimate,
         run_parts_s=run_parts,
         cost_parts_usd=cost,
         carbon_parts_kgco2e=_carbon_parts(estimate, pool),
-        usable_memory_bytes=setting.accelerator.memory.usable_bytes.value,
+        usable_memory_bytes=_usable_bytes(document, setting, outcome.peak_memory_bytes),
         bound_step_s=bound,
         mfu=None if bound is None else bound / outcome.step_time_s,
         binds=_binds(estimate, setting),
         fits_host=fits_host(problem, plan),
         remark=_remark(document, estimate),
     )
+
+
+def is_over_unlike_ranks(plan: Plan) -> bool:
+    """Whether shares, stages or updates of its own make it more than a plan of one pool says."""
+    return bool(plan.shares or plan.stages or plan.local_steps)
+
+
+def _pools_of(document: PlanDocument) -> list[Pool]:
+    plan = document.plan
+    named = [share.pool for share in plan.shares] + [stage.pool for stage in plan.stages]
+    named = named or [plan.pool]
+    return [document.fleet.pool(name) for name in dict.fromkeys(named)]
+
+
+def _devices_words(document: PlanDocument, setting: Setting) -> str:
+    kinds = dict.fromkeys(pool.node.accelerator.name for pool in _pools_of(document))
+    if len(kinds) == 1:
+        return f"{setting.num_devices} x {setting.accelerator.name}"
+    return f"{setting.num_devices} devices ({', '.join(kinds)})"
+
+
+def _usable_bytes(document: PlanDocument, setting: Setting, peak_bytes: float | None) -> float:
+    """Of the device that is fullest; over unlike pools the least that holds the peak."""
+    usable = sorted(pool.node.accelerator.memory.usable_bytes.value for pool in _pools_of(document))
+    return next((one for one in usable if peak_bytes is not None and one >= peak_bytes), usable[-1])
 
 
 def setting_of(document: PlanDocument, date: str | None) -> Setting:
@@ -144,11 +170,12 @@ def run_parts_s(estimate: Estimate) -> dict[str, float]:
 
 
 def _estimate(document: PlanDocument, setting: Setting, problem: Problem) -> Estimate:
-    if setting.accelerator.curves is None:
+    if setting.accelerator.curves is None and not is_over_unlike_ranks(setting.plan):
         return estimate_plans(problem, [setting.plan])[0]
     if document.estimate is None:
         raise InputError(
-            "the plan carries no estimate, and that of a calibrated machine is not made again",
+            "the plan carries no estimate, and that of a calibrated machine or of unlike pools is "
+            "not made again",
             at="plan, estimate",
             help="make the plan with `twofold plan`",
         )

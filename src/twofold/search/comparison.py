@@ -22,7 +22,7 @@ from twofold.perf.carbon import embodied_kgco2e, operational_kgco2e
 from twofold.perf.cost import SECONDS_PER_HOUR
 from twofold.perf.speeds import Efficiencies, fitted_efficiencies
 from twofold.search.attribution import Attribution, attribute, separable_blocks
-from twofold.search.breakdown import Explanation, explain, setting_of
+from twofold.search.breakdown import Explanation, explain, is_over_unlike_ranks, setting_of
 from twofold.search.hybrids import (
     PLAN_GROUPS,
     Price,
@@ -96,6 +96,14 @@ def compare(
 ) -> Comparison:
     """Attribute the ratio of two plans. Dates as in `explain`; `published` is a (low, high)
     factor of times, b over a, to be held against the interval."""
+    for document in (a, b):
+        if is_over_unlike_ranks(document.plan):
+            raise InputError(
+                "a plan over unlike pools or with local updates is not taken apart into causes",
+                at=f"plan of {document.plan.num_ranks} ranks",
+                help="compare the step times of `twofold explain` for each, or plan again on one "
+                "pool",
+            )
     one, other = setting_of(a, date_a), setting_of(b, date_b)
     fit = fit or fitted_efficiencies()
     pricer = Pricer(with_hybrid_dies(fit, one, other))
