@@ -53,7 +53,7 @@ class Exchange:
         received = torch.empty_like(sent)
         dist.all_to_all_single(received, sent, group=self.group)
         own = encode(decode(received, self.precision).sum(0, keepdim=True), self.precision)
-        dist.all_gather_into_tensor(sent, own, group=self.group)
+        dist.all_gather(list(sent.unbind()), own[0], group=self.group)
         return decode(sent, self.precision).flatten()[: flat.numel()]
 
 
