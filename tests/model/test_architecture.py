@@ -75,15 +75,17 @@ def test_experts_stand_behind_dense_layers_and_between_them() -> None:
     assert every.expert_layers == 3
 
 
-@pytest.mark.parametrize("model", [gpt2_model(), modern_model(), modern_model(activation="swiglu")])
-def test_the_embedded_runtime_builds_dense_decoders(model: Any) -> None:
+@pytest.mark.parametrize(
+    "model",
+    [gpt2_model(), modern_model(activation="swiglu"), modern_model(experts=EXPERTS)],
+)
+def test_the_embedded_runtime_builds_decoders_dense_and_of_experts(model: Any) -> None:
     assert embedded_lack(model) is None
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"experts": EXPERTS}, "experts"),
         ({"latent": LATENT}, "latent"),
         ({"towers": (TOWER,)}, "towers"),
         ({"window": 16}, "windows"),

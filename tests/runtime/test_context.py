@@ -1,56 +1,86 @@
-"""Sequences cut over ranks train as whole sequences do."""
+"""Zigzag pieces of sequences cover them, cost every rank the same, and see what came before.
+
+That ranks train as one process does is in the parity cases.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 pytest.importorskip("torch")
 
-from tests.runtime.layouts import Came, Case, train_alone, train_cases
-from tests.runtime.ranks import MODEL
+import torch
 
-LEARNED = replace(
-    MODEL, position="learned", kv_heads=2, value_embeddings=2, norm="layernorm", bias=True,
-    qk_norm=False, activation="gelu", tied_embeddings=True,
-)  # fmt: skip
-CASES = {
-    "context2": Case(model=MODEL, plan={"context_degree": 2}),
-    "context2 learned": Case(model=LEARNED, plan={"context_degree": 2, "micro_batch": 4}),
-    "context2 explicit": Case(
-        model=MODEL, plan={"context_degree": 2, "attention": "explicit", "recompute": "full"}
-    ),
-    "planted": Case(model=MODEL, plan={"context_degree": 2}, plant="positions"),
-    "context4": Case(model=MODEL, plan={"context_degree": 4, "micro_batch": 6}),
-    "context2 data2": Case(
-        model=MODEL, plan={"context_degree": 2, "data_degree": 2, "micro_batch": 3}
-    ),
-}
+from tests.runtime.parity_cases import MODERN, Case
+from tests.runtime.parity_worker import document_of
+from twofold.errors import InputError
+from twofold.runtime.train.network.attention import SelfAttention
+from twofold.runtime.train.parallel.context import SequencePieces, make_pieces
+from twofold.runtime.train.support import refuse_unsupported
+
+SEQ = 48
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Came]:
-    return train_cases(tmp_path_factory.mktemp("ranks"), CASES)
+def pieces_of(degree: int) -> list[SequencePieces]:
+    return [
+        SequencePieces.cut(
+            SEQ, degree=degree, rank=rank, group=MagicMock(), device=torch.device("cpu")
+        )
+        for rank in range(degree)
+    ]
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, Came]:
-    ours, learned = (train_alone(Case(model=model, plan={})) for model in (MODEL, LEARNED))
-    return {name: ours if case.model == MODEL else learned for name, case in CASES.items()}
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_pieces_are_every_position_once(degree: int) -> None:
+    pieces = pieces_of(degree)
+    given = torch.cat([piece.positions for piece in pieces])
+    assert sorted(given.tolist()) == list(range(SEQ))
+    assert all(given[piece.order].tolist() == list(range(SEQ)) for piece in pieces)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CASES if name != "planted"])
-def test_context_ranks_train_as_one_process(
-    trained: dict[str, Came], alone: dict[str, Came], name: str
-) -> None:
-    print(name, *[f"{value:.1e}" for value in trained[name].differs_from(alone[name])])
-    assert trained[name].is_like(alone[name])
+@pytest.mark.parametrize("degree", [2, 3, 4])
+def test_every_rank_multiplies_as_many_queries_by_keys(degree: int) -> None:
+    """2c + 1 chunks by chunks, where masking against all keys takes 4c."""
+    chunk = SEQ // (2 * degree)
+    work = {sum(chunk * end for end in piece.ends) for piece in pieces_of(degree)}
+    assert work == {(2 * degree + 1) * chunk * chunk}
 
 
-@pytest.mark.slow
-def test_positions_that_start_anew_on_every_rank_are_found(
-    trained: dict[str, Came], alone: dict[str, Came]
-) -> None:
-    assert not trained["planted"].is_like(alone["planted"])
+@pytest.mark.parametrize("kernel", ["sdpa", "explicit"])
+def test_chunks_attend_as_they_do_in_the_whole_sequence(kernel: Any) -> None:
+    attention = SelfAttention(MODERN, kernel, value_embedding=False)
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, MODERN.heads, SEQ, MODERN.head_size, generator=generator)
+    key, value = torch.randn(2, 2, MODERN.kv_heads, SEQ, MODERN.head_size, generator=generator)
+    whole = attention.attend(query, key, value)
+    for piece in pieces_of(3):
+        mine = query[:, :, piece.positions].chunk(2, dim=2)
+        mixed = [
+            attention.attend(chunk, key[:, :, :end], value[:, :, :end])
+            for chunk, end in zip(mine, piece.ends, strict=True)
+        ]
+        torch.testing.assert_close(torch.cat(mixed, dim=2), whole[:, :, piece.positions])
+
+
+def test_sequences_that_cannot_be_cut_in_chunks_are_refused() -> None:
+    document = document_of(Case(name="c", plan={"context_degree": 4}))
+    document = replace(document, workload=replace(document.workload, seq_len=36))
+    with pytest.raises(InputError, match="36 tokens cannot be cut into the 8 chunks"):
+        make_pieces(document, MagicMock())
+
+
+@pytest.mark.parametrize(
+    ("plan", "what"),
+    [
+        ({"pipeline_degree": 2}, "combines context ranks with data, tensor and expert ranks"),
+        ({"tensor_degree": 2, "sequence_parallel": True}, "over context or over tensor ranks"),
+    ],
+)
+def test_what_it_does_not_combine_with_is_refused(plan: dict[str, Any], what: str) -> None:
+    document = document_of(Case(name="c", plan={"context_degree": 2} | plan))
+    with pytest.raises(InputError, match=what):
+        refuse_unsupported(document)

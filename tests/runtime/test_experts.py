@@ -1,4 +1,7 @@
-"""Experts: each token takes those that it chose, and what one process computes many ranks do."""
+"""Experts: each token takes those that it chose, none is dropped, and optimizers know the stacks.
+
+That ranks train as one process does is in the parity cases.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.runtime.parity_cases import MIXTURE, Case
+from tests.runtime.parity_worker import document_of
+from twofold.errors import InputError
 from twofold.model import Experts, Model
 from twofold.plan import Plan
 from twofold.runtime.train.network import build_network, initialise
 from twofold.runtime.train.network.experts import ExpertFeedForward, StackedLinear
 from twofold.runtime.train.network.feedforward import FeedForward
 from twofold.runtime.train.optimizers import Muon, make_optimizers
+from twofold.runtime.train.support import refuse_unsupported
 from twofold.workload import Recipe
 
 MODEL: dict[str, Any] = {
@@ -161,3 +168,26 @@ def test_biases_of_experts_are_vectors_to_the_optimizers() -> None:
     (adam,) = make_optimizers(network, recipe, Plan(micro_batch=1))
     decayed = [names[id(p)] for g in adam.param_groups if g["weight_decay"] for p in g["params"]]
     assert not any(name.endswith("bias") for name in decayed)
+
+
+@pytest.mark.parametrize(
+    ("plan", "what"),
+    [
+        ({"expert_degree": 2}, "expert degree 2 does not divide 1 x 1"),
+        ({"expert_degree": 3, "data_degree": 3}, "expert degree 3 does not divide the 4 experts"),
+        ({"expert_tensor_degree": 2, "data_degree": 2}, "does not split one expert over 2 ranks"),
+        ({"expert_degree": 2, "data_degree": 2, "zero_stage": 3}, "the plan asks for both"),
+        ({"expert_degree": 2, "data_degree": 2, "pipeline_degree": 2}, "the plan has 2 stages"),
+        ({"expert_degree": 2, "data_degree": 2, "rebalance_steps": 5}, "hides their own speeds"),
+        ({"tensor_degree": 2, "sequence_parallel": True}, "tensor ranks repeat the experts' work"),
+    ],
+)
+def test_what_experts_do_not_combine_with_is_refused(plan: dict[str, Any], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        refuse_unsupported(document_of(Case(name="c", model=MIXTURE, plan=plan)))
+
+
+def test_a_dense_model_has_no_experts_to_spread() -> None:
+    plan = {"expert_degree": 2, "data_degree": 2}
+    with pytest.raises(InputError, match="'modern' has no experts to spread over 2 ranks"):
+        refuse_unsupported(document_of(Case(name="c", plan=plan)))
