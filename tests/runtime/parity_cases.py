@@ -252,6 +252,20 @@ PIPELINE: tuple[Case, ...] = (
         plan={"pipeline_degree": 2, "schedule": "zb-h1", "micro_batch": 2},
     ),
     Case(
+        name="pipeline 2, zero-bubble, recomputed",
+        plan={
+            "pipeline_degree": 2,
+            "schedule": "zb-h1",
+            "micro_batch": 3,
+            "recompute": "full",
+        },
+    ),
+    Case(
+        name="experts, pipeline 2, micro-batches of 4, 4 and 4",
+        model=MIXTURE,
+        plan={"pipeline_degree": 2, "micro_batch": 5},
+    ),
+    Case(
         name="pipeline 2, stages of 3 and 1 layers, Muon",
         recipe=MUON,
         plan={
