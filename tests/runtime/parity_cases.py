@@ -320,6 +320,17 @@ PIPELINE: tuple[Case, ...] = (
         },
     ),
     Case(
+        name="pipeline 2 x tensor 2 x data 2, sequence, shares 8 and 4",
+        plan={
+            "pipeline_degree": 2,
+            "tensor_degree": 2,
+            "data_degree": 2,
+            "sequence_parallel": True,
+            "shares": shares(8, 4),
+            "micro_batch": 3,
+        },
+    ),
+    Case(
         name="pipeline 2 x tensor 2, tied table, zero-bubble",
         model=GPT2,
         plan={
