@@ -40,7 +40,7 @@ def main() -> int:
     code, why = 130, "interrupted"
     try:
         with Interruption() as interruption:
-            team.gather(30.0, interruption)
+            team.gather(120.0, interruption)
             placement = tuple((rank,) for rank in range(num_hosts))
             code = (
                 Supervisor(

@@ -29,11 +29,13 @@ from twofold.launch.wire import make_token
 pytestmark = pytest.mark.slow
 
 Process = subprocess.Popen[str]
+WAIT_S = 240
+"""Long: it only ends a test that fails, and machines of CI are shared."""
 
 
 def agent(index: int, port: int, *, hosts: int = 3) -> Process:
     words = ["run", "any.json", "--hosts", str(hosts), "--host-index", str(index)]
-    words += ["--head", f"127.0.0.1:{port}", "--join-within", "30s"]
+    words += ["--head", f"127.0.0.1:{port}", "--join-within", "120s"]
     return start("-m", "twofold.cli", *words)
 
 
@@ -66,8 +68,8 @@ def test_a_lost_machine_is_left_out_and_the_data_order_is_kept(tmp_path: Path) -
     with run_on_three(tmp_path, "--steps", "60") as (head, first, second, _):
         wait_for(lambda: len(curve(tmp_path)) >= 12)
         second.kill()
-        assert head.wait(timeout=60) == 0
-        assert first.wait(timeout=10) == 0
+        assert head.wait(timeout=WAIT_S) == 0
+        assert first.wait(timeout=WAIT_S) == 0
     assert curve(tmp_path) == expected_curve(60)
     assert {"hosts_lost", "shrunk"} <= set(events(tmp_path))
     worlds = [row["num_ranks"] for row in read_lines(tmp_path / "events.jsonl") if
@@ -76,14 +78,14 @@ def test_a_lost_machine_is_left_out_and_the_data_order_is_kept(tmp_path: Path) -
 
 
 def test_a_silent_machine_is_lost_and_stops_its_own_ranks(tmp_path: Path) -> None:
-    with run_on_three(tmp_path, "--steps", "60") as (head, _, second, _):
+    with run_on_three(tmp_path, "--steps", "250") as (head, _, second, _):
         wait_for(lambda: len(curve(tmp_path)) >= 3)
         second.send_signal(signal.SIGSTOP)
-        wait_for(lambda: "shrunk" in events(tmp_path), 20)
+        wait_for(lambda: "shrunk" in events(tmp_path))
         second.send_signal(signal.SIGCONT)
-        assert second.wait(timeout=20) == 3
-        assert head.wait(timeout=60) == 0
-    assert curve(tmp_path) == expected_curve(60)
+        assert second.wait(timeout=WAIT_S) == 3
+        assert head.wait(timeout=WAIT_S) == 0
+    assert curve(tmp_path) == expected_curve(250)
 
 
 def test_without_its_head_every_machine_stops_and_the_run_can_be_resumed(tmp_path: Path) -> None:
@@ -91,11 +93,11 @@ def test_without_its_head_every_machine_stops_and_the_run_can_be_resumed(tmp_pat
         wait_for(lambda: len(curve(tmp_path)) >= 12)
         head.kill()
         for process in (first, second):
-            assert process.wait(timeout=15) == 3
+            assert process.wait(timeout=WAIT_S) == 3
             assert "the head of the run is gone" in process.stderr.read()  # type: ignore[union-attr]
         wait_for(lambda: not processes_of(tmp_path), 5)
     with run_on_three(tmp_path, "--steps", "50") as (head, _, _, _):
-        assert head.wait(timeout=60) == 0
+        assert head.wait(timeout=WAIT_S) == 0
     assert curve(tmp_path) == expected_curve(50)
 
 
@@ -108,7 +110,7 @@ def test_asked_to_stop_on_any_machine_all_save_and_stop(
         wait_for(lambda: len(curve(tmp_path)) >= 3)
         for index in asked:
             hosts[index].send_signal(signal.SIGTERM)
-        assert [host.wait(timeout=60) for host in hosts] == [130, 130, 130]
+        assert [host.wait(timeout=WAIT_S) for host in hosts] == [130, 130, 130]
     assert events(tmp_path)[-1] == "interrupted"
     saved = [path.name for path in (tmp_path / "checkpoints").glob("step-*")]
     assert saved == [f"step-{curve(tmp_path)[-1][0]:08d}"]
@@ -135,11 +137,11 @@ def test_strangers_and_doubles_are_turned_away(tmp_path: Path) -> None:
             assert stranger.recv(65536) == b""
         assert "joined" in head.stderr.readline() + head.stderr.readline()  # type: ignore[union-attr]
         double = agent(1, port)
-        assert double.wait(timeout=20) == 2
+        assert double.wait(timeout=WAIT_S) == 2
         assert "host 1 already" in double.communicate()[1]
         head.send_signal(signal.SIGINT)
-        assert head.wait(timeout=20) == 130
-        assert first.wait(timeout=20) == 130
+        assert head.wait(timeout=WAIT_S) == 130
+        assert first.wait(timeout=WAIT_S) == 130
     finally:
         for process in (first, head):
             process.kill()
@@ -158,7 +160,7 @@ def test_a_head_that_does_not_know_the_secret_is_not_obeyed(tmp_path: Path) -> N
             welcome = {"kind": "welcome", "folder": str(tmp_path), "proof": "0" * 64}
             welcome |= {"nonce": "1", "lost_after_s": 9.0}
             peer.sendall(json.dumps(welcome).encode() + b"\n")
-            assert victim.wait(timeout=20) == 3
+            assert victim.wait(timeout=WAIT_S) == 3
     assert "not the head" in victim.communicate()[1]
 
 
@@ -172,7 +174,7 @@ def test_machines_that_do_not_share_the_folder_are_told(tmp_path: Path) -> None:
             welcome = {"kind": "welcome", "folder": str(tmp_path / "absent"), "proof": "0"}
             welcome |= {"nonce": "1", "lost_after_s": 9.0}
             peer.sendall(json.dumps(welcome).encode() + b"\n")
-            assert lost.wait(timeout=20) == 3
+            assert lost.wait(timeout=WAIT_S) == 3
     error = lost.communicate()[1]
     assert "does not see the run folder" in error
     assert "filesystem that all machines share" in error

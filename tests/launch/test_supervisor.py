@@ -119,7 +119,7 @@ def test_a_second_ctrl_c_does_not_wait_for_hanging_ranks(tmp_path: Path) -> None
     supervisor.send_signal(signal.SIGINT)
     time.sleep(0.3)
     supervisor.send_signal(signal.SIGINT)
-    assert supervisor.wait(timeout=10) == 130
+    assert supervisor.wait(timeout=20) == 130
     wait_for(lambda: not processes_of(tmp_path), 5)
 
 
