@@ -21,7 +21,11 @@ from twofold.errors import InputError
 from twofold.model import Experts, Model
 from twofold.plan import Plan
 from twofold.runtime.train.network import build_network, initialise
-from twofold.runtime.train.network.experts import ExpertFeedForward, StackedLinear
+from twofold.runtime.train.network.experts import (
+    ExpertFeedForward,
+    StackedLinear,
+    load_skew,
+)
 from twofold.runtime.train.network.feedforward import FeedForward
 from twofold.runtime.train.optimizers import Muon, make_optimizers
 from twofold.runtime.train.support import refuse_unsupported
@@ -91,6 +95,8 @@ def test_no_token_is_dropped_where_all_choose_the_same_experts() -> None:
     torch.testing.assert_close(layer(hidden), token_by_token(layer, hidden))
     assert layer.load is not None
     assert sorted(layer.load.tolist()) == [0, 0, 7, 7]
+    assert load_skew(layer) == 2.0
+    assert load_skew(FeedForward(Model(**MODEL))) is None
 
 
 def test_the_router_works_in_fp32_where_products_do_not() -> None:

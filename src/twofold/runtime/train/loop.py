@@ -18,6 +18,7 @@ from twofold.runtime.train.checkpoints import Checkpoints, Progress
 from twofold.runtime.train.data import Batches, held_out_windows
 from twofold.runtime.train.memory import peak_memory_bytes, reset_peak_memory
 from twofold.runtime.train.metrics import MetricsFile, Row
+from twofold.runtime.train.network import load_skew
 from twofold.runtime.train.optimizers import learning_rate_fraction
 from twofold.runtime.train.parallel import count_parameters
 from twofold.runtime.train.stepper import Stepper, Wish, pick_device
@@ -176,6 +177,7 @@ def _train_steps(
         done = step + 1
         now_s = clock.elapsed_s()
         times_s.append(now_s - began_s)
+        skew = load_skew(stepper.network)
         metrics.write(
             {
                 "event": "step",
@@ -189,6 +191,7 @@ def _train_steps(
                 "gradient_norm": result.gradient_norm,
                 "learning_rate_fraction": fraction,
             }
+            | ({} if skew is None else {"expert_load_skew": skew})
         )
         own.write({"step": done, **asdict(result.spent)})
         for event in result.events:

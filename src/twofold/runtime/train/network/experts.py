@@ -34,7 +34,8 @@ class ExpertFeedForward(nn.Module):
     section 2.1); of one alone that would be 1, from which the router learns nothing, so then it
     is the softmax over all (Switch, arXiv 2101.03961, equation 2). The router works in fp32
     whatever the precision (Switch, section 2.4). A router bias is learned and added to the
-    logits. There is no auxiliary loss, since a `Recipe` has none: `load` tells the skew.
+    logits. There is no auxiliary loss, since a `Recipe` has none: `load_skew` tells how uneven
+    the load is.
     """
 
     def __init__(self, model: Model, experts: Experts) -> None:
@@ -120,6 +121,20 @@ def has_experts(model: Model, layer: int) -> bool:
     if model.experts is None or layer < model.experts.first_layer:
         return False
     return (layer - model.experts.first_layer + 1) % model.experts.every == 0
+
+
+def load_skew(network: nn.Module) -> float | None:
+    """Tokens of the busiest expert over the mean, in the worst layer, of this rank's last
+    micro-batch: what expert ranks wait for. None without experts."""
+    loads = [
+        module.load
+        for module in network.modules()
+        if isinstance(module, ExpertFeedForward) and module.load is not None
+    ]
+    if not loads:
+        return None
+    counts = torch.stack(loads).float()
+    return float((counts.amax(1) / counts.mean(1)).max())
 
 
 def make_feedforward(model: Model, layer: int) -> nn.Module:
