@@ -10,8 +10,8 @@ prove: $(VENV)/installed  ## set up, then the main job: prove the gain on this m
 	$(BIN)/twofold prove examples/stdlib-lm.toml || [ $$? -eq 1 ]
 
 test: $(VENV)/installed lint  ## set up, then every check that CI runs, fast ones first
-	$(BIN)/pytest -q -m "not slow"
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m "not slow and not verify"
+	$(BIN)/pytest -q -m "slow and not verify"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -20,6 +20,7 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 verify: test prove  ## the long form: also a whole proof on this machine, and ten kills
+	$(BIN)/pytest -q -m verify
 	TWOFOLD_VERIFY=1 $(BIN)/pytest -q tests/launch/test_training.py
 
 $(VENV)/installed: pyproject.toml constraints.txt

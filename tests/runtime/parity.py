@@ -19,7 +19,7 @@ from torch.distributed import TCPStore
 
 from tests.runtime.parity_cases import CASES, STEPS, Case
 
-_PATIENCE_S = 600.0
+_PATIENCE_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Differences:
     norm: float
     gradient: float
     weight: float
+    shares: tuple[int, ...]
+    """Those of the last step."""
 
     def beyond(self, case: Case) -> list[str]:
         """The tolerances that are not kept, each as a sentence."""
@@ -113,9 +115,9 @@ def _merged(ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """One result of all ranks, which must agree where they hold the same."""
     first = ranks[0]
     for other in ranks[1:]:
-        for key in ("losses", "norms", "held_out"):
+        for key in ("losses", "norms", "held_out", "shares"):
             assert other[key] == first[key], f"ranks tell unlike {key}"
-    merged: dict[str, Any] = {key: first[key] for key in ("losses", "norms", "held_out")}
+    merged: dict[str, Any] = {key: first[key] for key in ("losses", "norms", "held_out", "shares")}
     for key in ("gradients", "weights"):
         merged[key] = {}
         for rank in ranks:
@@ -133,6 +135,7 @@ def _compare(case: dict[str, Any], reference: dict[str, Any]) -> Differences:
         strict=True,
     )
     return Differences(
+        shares=tuple(case["shares"][-1]),
         loss=max(abs(a - b) for a, b in losses),
         norm=max(abs(a / b - 1) for a, b in zip(case["norms"], reference["norms"], strict=True)),
         gradient=max(

@@ -53,6 +53,15 @@ BF16 = Tolerance(loss=2e-2, norm=1e-1, gradient=5e-2, weight=2e-2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """From a step on a rank takes so much longer for each sequence."""
+
+    rank: int
+    from_step: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A layout to be compared. `shares_at` changes the data ranks' shares before a step."""
 
@@ -62,6 +71,7 @@ class Case:
     tolerance: Tolerance = FP32
     plan: dict[str, Any] = field(default_factory=dict)
     shares_at: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    throttle: Throttle | None = None
     planted: Planted | None = None
 
     def full_plan(self) -> Plan:
@@ -76,7 +86,14 @@ class Case:
         """The same training in one process."""
         precision = self.full_plan().precision
         name = f"{self.model.name} {self.recipe.optimizer} {precision} in one process"
-        return replace(self, name=name, plan={"precision": precision}, shares_at={}, planted=None)
+        return replace(
+            self,
+            name=name,
+            plan={"precision": precision},
+            shares_at={},
+            throttle=None,
+            planted=None,
+        )
 
 
 def shares(*sequences: int) -> tuple[Share, ...]:
@@ -127,7 +144,11 @@ SHARDED: tuple[Case, ...] = (
         plan={"data_degree": 2, "zero_stage": 2, "shares": shares(8, 4), "micro_batch": 4},
         shares_at={5: (3, 9), 12: (7, 5)},
     ),
-    Case(name="ZeRO 3, data 2, Muon", recipe=MUON, plan={"data_degree": 2, "zero_stage": 3}),
+    Case(
+        name="ZeRO 3, data 2, Muon",
+        recipe=MUON,
+        plan={"data_degree": 2, "zero_stage": 3},
+    ),
     Case(
         name="ZeRO 3, data 2, bf16",
         plan={"data_degree": 2, "zero_stage": 3, "precision": "bf16"},
@@ -437,7 +458,28 @@ EXPERTS: tuple[Case, ...] = (
     ),
 )
 
-CASES: tuple[Case, ...] = (*DATA, *SHARDED, *TENSOR, *PIPELINE, *CONTEXT, *EXPERTS)
+REBALANCED: tuple[Case, ...] = (
+    Case(
+        name="data 2, one throttled in mid-run, rebalanced",
+        plan={"data_degree": 2, "micro_batch": 6, "rebalance_steps": 4},
+        throttle=Throttle(rank=1, from_step=5, seconds=0.1),
+    ),
+    Case(
+        name="ZeRO 3, data 2, one throttled in mid-run, rebalanced",
+        plan={"data_degree": 2, "zero_stage": 3, "micro_batch": 6, "rebalance_steps": 4},
+        throttle=Throttle(rank=1, from_step=5, seconds=0.1),
+    ),
+)
+
+CASES: tuple[Case, ...] = (
+    *DATA,
+    *SHARDED,
+    *REBALANCED,
+    *TENSOR,
+    *PIPELINE,
+    *CONTEXT,
+    *EXPERTS,
+)
 
 PLANTED = (
     Case(

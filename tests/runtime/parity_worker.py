@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from tests.fleets import plain_fleet
-from tests.runtime.parity_cases import SEQ_LEN, STEPS, Case, Planted
+from tests.runtime.parity_cases import SEQ_LEN, STEPS, Case, Planted, Throttle
 from twofold.document import PlanDocument, make_document
 from twofold.runtime.train import gradients
 from twofold.runtime.train.data import Batches
@@ -73,11 +74,14 @@ def _train(stepper: Stepper, case: Case) -> dict[str, Any]:
     stepper.clip = _recording(stepper.clip, stepper.network, first)  # type: ignore[assignment]
     if case.planted == "mean over ranks":
         _average_over_ranks(stepper)
-    losses, norms = [], []
+    losses, norms, shares = [], [], []
     for step in range(STEPS):
         stepper.shares = case.shares_at.get(step, stepper.shares)
         stepper.set_rates(learning_rate_fraction(workload.recipe, step, STEPS))
         rows = batches.batch(*stepper.my_samples(step))
+        shares.append(stepper.shares)
+        if case.throttle is not None and step == case.throttle.from_step:
+            _throttle(stepper, case.throttle)
         result = stepper.step(rows, wish=lambda: Wish(stop=False, save=False))
         losses.append(result.loss)
         norms.append(result.gradient_norm)
@@ -85,6 +89,7 @@ def _train(stepper: Stepper, case: Case) -> dict[str, Any]:
     return {
         "losses": losses,
         "norms": norms,
+        "shares": shares,
         "held_out": stepper.evaluate(held_out),
         "gradients": first,
         "weights": {n: _whole(p.detach()) for n, p in stepper.network.named_parameters()},
@@ -120,6 +125,14 @@ def _pieces_from_the_start(document: PlanDocument, world: World) -> SequencePiec
     pieces = make_pieces(document, world)
     assert pieces is not None
     return replace(pieces, positions=pieces.positions - pieces.positions[0])
+
+
+def _throttle(stepper: Stepper, throttle: Throttle) -> None:
+    def wait(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        time.sleep(throttle.seconds * inputs[0].shape[0])
+
+    if stepper.world.rank == throttle.rank:
+        stepper.network.register_forward_pre_hook(wait)
 
 
 def _average_over_ranks(stepper: Stepper) -> None:
