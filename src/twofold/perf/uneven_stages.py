@@ -105,7 +105,12 @@ def fleet_stage_costs(problem: Problem, plan: Plan, limit_bytes: float) -> Stage
     )
     seconds = micro @ scale
     exposed = overlapped_s(seconds, layout.exchange_s, rates.data_overlap) - seconds
-    once = layout.optimizer_s + exposed + rates.step_s
+    # Gradients are added up after every micro-batch but the first.
+    added = np.broadcast_to(layout.accumulate_s, share.shape)
+    once = layout.optimizer_s - added + exposed + rates.step_s
+    added = added.reshape(2, 2, layers)[..., -1]
+    micro = micro + np.array([added[1, 0], added[0, 0], added[0, 1]])
+    micro[[0, 2]] -= added[0, 0]
     return StageCosts(
         block_s=np.full(layers, micro[1] / layers),
         first_s=float(micro[0]),

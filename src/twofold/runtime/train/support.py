@@ -43,13 +43,6 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         lever="context_degree",
-        refuses=lambda plan, model: plan.context_degree > 1 and plan.pipeline_degree > 1,
-        what="the embedded runtime combines context ranks with data, tensor and expert ranks "
-        "alone, and the plan has {plan.pipeline_degree} stages",
-        help="plan with context degree 1 or pipeline degree 1",
-    ),
-    Rule(
-        lever="context_degree",
         refuses=lambda plan, model: plan.context_degree > 1 and plan.sequence_parallel,
         what="the embedded runtime splits sequences over context or over tensor ranks, and the "
         "plan asks for both",
@@ -98,13 +91,6 @@ RULES: tuple[Rule, ...] = (
         what="the embedded runtime spreads experts or shards state (ZeRO stage "
         "{plan.zero_stage}), and the plan asks for both",
         help="plan with ZeRO stage 0, or with expert degree 1",
-    ),
-    Rule(
-        lever="expert_degree",
-        refuses=lambda plan, model: plan.expert_degree > 1 and plan.pipeline_degree > 1,
-        what="the embedded runtime combines spread experts with data and context ranks alone, "
-        "and the plan has {plan.pipeline_degree} stages",
-        help="plan with pipeline degree 1, or with expert degree 1",
     ),
     Rule(
         lever="tensor_degree",

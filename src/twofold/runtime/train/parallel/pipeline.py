@@ -26,8 +26,9 @@ from twofold.document import PlanDocument
 from twofold.plan import Plan
 from twofold.policy import blocks_of_stages, even_shares, place_of, stage_of_chunk
 from twofold.runtime.train.network import Decoder, Part
+from twofold.runtime.train.parallel.context import SequencePieces, make_pieces
 from twofold.runtime.train.parallel.loss import make_loss
-from twofold.runtime.train.parallel.passes import autocast
+from twofold.runtime.train.parallel.passes import autocast, inputs_and_targets
 from twofold.runtime.train.shards import local_part, settle_gradient
 from twofold.runtime.train.world import World
 
@@ -73,6 +74,7 @@ class PipelinePass:
         self.plan = document.plan
         self.device = world.device
         self.loss = make_loss(document, world)
+        self.pieces = make_pieces(document, world)
         self.parts = stages_of_rank(self.plan, document.model.layers, world.rank)
         self.holds_first = any(part.is_first for part in self.parts.values())
         self.holds_last = any(part.is_last for part in self.parts.values())
@@ -108,7 +110,7 @@ class PipelinePass:
         rows = torch.cat(tuple(micros))
         count = fitting_count(self.plan, len(micros)) if training else len(micros)
         sizes = even_shares(rows.shape[0], count)
-        tokens, targets = filled_up(rows, sizes)
+        tokens, targets = filled_up(rows, sizes, self.pieces)
         self._is_filled_up = min(sizes) < max(sizes)
         for stage in self.stages.values():
             stage.train(training)
@@ -223,12 +225,13 @@ def fitting_count(plan: Plan, count: int) -> int:
     return count
 
 
-def filled_up(rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Rows [n, S + 1] in pieces of `sizes` -> tokens and targets [pieces x largest, S]."""
+def filled_up(
+    rows: Tensor, sizes: Sequence[int], pieces: SequencePieces | None = None
+) -> tuple[Tensor, Tensor]:
+    """Rows [n, S + 1] in micro-batches of `sizes` -> tokens and targets [micros x largest, S]."""
     largest = max(sizes)
-    filled = rows.new_zeros((len(sizes), largest, rows.shape[1]))
-    targets = rows.new_full((len(sizes), largest, rows.shape[1] - 1), _PADDING)
-    for index, piece in enumerate(rows.split(list(sizes))):
-        filled[index, : piece.shape[0]] = piece
-        targets[index, : piece.shape[0]] = piece[:, 1:]
-    return filled[..., :-1].flatten(0, 1), targets.flatten(0, 1)
+    filled = rows.new_full((len(sizes), largest, rows.shape[1]), _PADDING)
+    for index, micro in enumerate(rows.split(list(sizes))):
+        filled[index, : micro.shape[0]] = micro
+    tokens, targets = inputs_and_targets(filled.flatten(0, 1), pieces)
+    return tokens.clamp(min=0), targets
