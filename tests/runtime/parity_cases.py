@@ -352,6 +352,32 @@ PIPELINE: tuple[Case, ...] = (
         },
     ),
     Case(
+        name="pipeline 2 x context 2, interleaved",
+        plan={
+            "pipeline_degree": 2,
+            "context_degree": 2,
+            "schedule": "interleaved",
+            "virtual_stages": 2,
+            "micro_batch": 5,
+        },
+    ),
+    Case(
+        name="pipeline 2 x context 2, learned positions, tied table",
+        model=GPT2,
+        plan={"pipeline_degree": 2, "context_degree": 2, "micro_batch": 3},
+    ),
+    Case(
+        name="expert 2 of data 2 x pipeline 2, shares 8 and 4",
+        model=MIXTURE,
+        plan={
+            "pipeline_degree": 2,
+            "data_degree": 2,
+            "expert_degree": 2,
+            "shares": shares(8, 4),
+            "micro_batch": 3,
+        },
+    ),
+    Case(
         name="pipeline 2 x tensor 2, tied table, zero-bubble",
         model=GPT2,
         plan={
