@@ -49,10 +49,15 @@ class Run:
     """Write a Slurm batch script that runs the plan, on --hosts nodes or as many as it fills."""
     submit: bool = False
     """With --slurm: submit it as well."""
+    rehearse: bool = False
+    """Run nothing: check on this process alone, for a plan of any size, that its ranks hold and
+    send what was predicted."""
     json: bool = False
     """Print one JSON document."""
 
     def execute(self) -> int:
+        if self.rehearse:
+            return self._rehearse()
         if self.max_restarts < 0:
             raise InputError(
                 f"{self.max_restarts} restarts", at="--max-restarts", help="use 0 or more"
@@ -136,6 +141,17 @@ class Run:
         else:
             answer(f"host {self.host_index}: {end.why}\nrun folder: {end.folder}")
         return end.exit_code
+
+    def _rehearse(self) -> int:
+        from twofold.document import read_plan
+        from twofold.measure.rehearsal import rehearse_plan
+        from twofold.report.rehearsal_text import rehearsal_text
+
+        path = self.plan / "plan.json" if self.plan.is_dir() else self.plan
+        with watcher() as progress:
+            told = rehearse_plan(path, read_plan(path), progress=progress)
+        answer(told.as_mapping() if self.json else rehearsal_text(told))
+        return 0 if told.agrees else EXIT_NO
 
     def _write_script(self) -> int:
         from twofold.document import write_plan

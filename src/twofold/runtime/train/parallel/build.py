@@ -28,11 +28,7 @@ def make_network(document: PlanDocument, world: World) -> nn.Module:
     if document.model.entry is not None:
         own = build_network(document.model, attention=plan.attention, recompute=plan.recompute)
         return own.to(world.device)
-    part = None
-    if plan.pipeline_degree > 1:
-        part = part_of_rank(plan, document.model.layers, world.rank)
-    network = _described(document, part)
-    parallelise(network, document, world)
+    network = laid_out(document, world)
     network.to_empty(device=world.device)
     network.tie()
     for module in network.modules():
@@ -40,6 +36,17 @@ def make_network(document: PlanDocument, world: World) -> nn.Module:
         if fill is not None:
             fill()
     initialise(network, document.workload.recipe.initialisation, document.seed)
+    return network
+
+
+def laid_out(document: PlanDocument, world: World) -> Decoder:
+    """This rank's part of the network, split over the ranks, still without memory."""
+    plan = document.plan
+    part = None
+    if plan.pipeline_degree > 1:
+        part = part_of_rank(plan, document.model.layers, world.rank)
+    network = _described(document, part)
+    parallelise(network, document, world)
     return network
 
 
