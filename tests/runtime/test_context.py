@@ -76,7 +76,6 @@ def test_sequences_that_cannot_be_cut_in_chunks_are_refused() -> None:
 @pytest.mark.parametrize(
     ("plan", "what"),
     [
-        ({"pipeline_degree": 2}, "combines context ranks with data, tensor and expert ranks"),
         ({"tensor_degree": 2, "sequence_parallel": True}, "over context or over tensor ranks"),
     ],
 )

@@ -183,7 +183,6 @@ def test_biases_of_experts_are_vectors_to_the_optimizers() -> None:
         ({"expert_degree": 3, "data_degree": 3}, "expert degree 3 does not divide the 4 experts"),
         ({"expert_tensor_degree": 2, "data_degree": 2}, "does not split one expert over 2 ranks"),
         ({"expert_degree": 2, "data_degree": 2, "zero_stage": 3}, "the plan asks for both"),
-        ({"expert_degree": 2, "data_degree": 2, "pipeline_degree": 2}, "the plan has 2 stages"),
         ({"expert_degree": 2, "data_degree": 2, "rebalance_steps": 5}, "hides their own speeds"),
         ({"tensor_degree": 2, "sequence_parallel": True}, "tensor ranks repeat the experts' work"),
     ],

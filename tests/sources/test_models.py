@@ -98,7 +98,7 @@ def test_a_description_is_plain_data_that_adds_up(name: str) -> None:
 def test_what_the_embedded_runtime_cannot_build_is_named() -> None:
     assert describe_model(find_model("llama-3.1-8b"))["embedded_runtime"]
     for name, said in [
-        ("mixtral-8x7b", "experts"), ("deepseek-v3", "experts"), ("gemma-3-4b", "windows"),
+        ("deepseek-v3", "latent"), ("gemma-3-4b", "windows"),
         ("bert-base", "encoder"), ("qwen2.5-vl-7b", "towers"), ("resnet-50", "operator table"),
     ]:  # fmt: skip
         assert said in describe_model(find_model(name))["embedded_runtime_lack"]

@@ -280,6 +280,17 @@ def _expert_s(work: Work, plan: PlanColumns, rates: Rates, fabric: Fabric) -> Ar
     return calls * all_to_all_s(each, plan.expert, plan.expert_tensor, fabric)
 
 
+def slowest_stage(by_segment: Array, stages: Array, share: Array, ends: Array) -> Array:
+    """Of what the segments take [.., segments, rows], the slowest stage's [.., rows].
+
+    `share` of the blocks are in the fullest stage, `ends` [2, rows] of them in the first and last.
+    """
+    first, block, last = by_segment[..., 0, :], by_segment[..., 1, :], by_segment[..., 2, :]
+    apart = np.maximum(ends[0] * block + first, ends[1] * block + last)
+    apart = np.maximum(apart, np.where(stages > 2, share, 0.0) * block)
+    return np.asarray(np.where(stages <= 1, block + first + last, apart))
+
+
 class _Stage:
     """The slowest pipeline stage: the fullest in the middle, or an end with the input's or the
     output's rows."""
@@ -291,10 +302,7 @@ class _Stage:
 
     def slowest(self, by_segment: Array) -> Array:
         """[.., segments, rows] -> [.., rows]."""
-        first, block, last = by_segment[..., 0, :], by_segment[..., 1, :], by_segment[..., 2, :]
-        apart = np.maximum(self.ends[0] * block + first, self.ends[1] * block + last)
-        apart = np.maximum(apart, np.where(self.stages > 2, self.share, 0.0) * block)
-        return np.asarray(np.where(self.stages <= 1, block + first + last, apart))
+        return slowest_stage(by_segment, self.stages, self.share, self.ends)
 
     def others(self, by_segment: Array) -> Array:
         """Mean of the other stages: they fill and drain the pipeline about the slowest one."""

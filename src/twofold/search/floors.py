@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.fleet import Pool
-from twofold.perf.cluster import LayerColumns, OrderColumns
+from twofold.perf.cluster import LayerColumns, OrderColumns, slowest_stage
 from twofold.perf.cost import rent_usd
 from twofold.perf.fleet import RESTART_S, STARTUP_S, Problem
 from twofold.perf.layout import LayoutColumns
@@ -26,13 +26,12 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
-    """Seconds of one micro-batch on the slowest stage are `orders.slowest_share` x `blocks_s` +
-    `ends_s`: [levels, keys] and [levels, stages, keys], levels being not all layers recomputed
-    and all of them, stages several and one. `goodput` [orders] is what failures leave at most.
+    """`micro_s` are the seconds of one micro-batch of the whole model [levels, segments, keys],
+    levels being not all layers recomputed and all of them. `goodput` [orders] is what failures
+    leave at most.
     """
 
-    blocks_s: Array
-    ends_s: Array
+    micro_s: Array
     goodput: Array
     num_steps: int
     layout: LayoutColumns
@@ -41,9 +40,13 @@ class Floors:
     def time_s(self, level: int, key: Integers, held: Integers, order: Integers) -> Array:
         """Of the whole run: computation, messages within layers, weights gathered for every
         micro-batch, waiting for the slowest and restarts; no bubble, exchange or checkpoint."""
-        alone = (self.orders.stages[order] <= 1).astype(np.int64)
-        micro_s = self.orders.slowest_share[order] * self.blocks_s[level][key]
-        micro_s += self.ends_s[level][alone, key]
+        orders = self.orders
+        micro_s = slowest_stage(
+            self.micro_s[level][:, key],
+            orders.stages[order],
+            orders.slowest_share[order],
+            orders.end_shares[:, order],
+        )
         micro_s = np.maximum(micro_s, self.layout.every_s[held])
         step_s = self.orders.micro_batches[order] * micro_s
         step_s *= 1.0 + self.layout.jitter_fraction[held]
@@ -65,10 +68,8 @@ def make_floors(
     """The floors of a space, from its tables."""
     part = np.minimum(layers.again_s[0], layers.again_s[1])
     both_s = layers.once_s + np.stack([part, layers.again_s[0]])
-    first_s, blocks_s, last_s = both_s[:, 0], both_s[:, 1], both_s[:, 2]
     return Floors(
-        blocks_s=blocks_s,
-        ends_s=np.stack([np.maximum(first_s, last_s), first_s + last_s], axis=1),
+        micro_s=both_s,
         goodput=_most_goodput(problem, orders.devices),
         num_steps=problem.workload.num_steps,
         layout=layout,
