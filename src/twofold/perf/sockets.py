@@ -5,12 +5,12 @@ for CPU tensors; the bytes on the interface agree): every rank sends W = 2 (M - 
 2 (M - 1) rounds and receives as many. While the sockets copy, the link drains, so the slower of
 the two sets the pace, and of unlike ports the slowest, since every byte passes every one.
 
-    T = 2 (M - 1) l + max(W / B_cpu, max over ports of (f W - burst) / B_port)
+    T = max(c (R l + W / B_cpu), R (l + l_net) + max over ports of (f W - burst) / B_port)
 
-l is what a round takes to be sent and noticed (and the network's own latency), B_cpu what the
-processors copy and add, both from `twofold calibrate`; f is the frames' overhead. A token bucket
-lets its burst pass at once (`tc tbf`, and the limits of cloud machines), which makes short
-messages fast after a rest.
+with R = 2 (M - 1) rounds and c the ranks on a core, at least 1. l is what a round takes to be sent
+and noticed, B_cpu what the processors copy and add, both from `twofold calibrate`; f is the frames'
+overhead. A token bucket lets its burst pass at once (`tc tbf`, and the limits of cloud machines),
+which makes short messages fast after a rest.
 """
 
 from __future__ import annotations
@@ -64,16 +64,17 @@ def all_reduce_s(
 ) -> float:
     """Seconds of an all-reduce of `size_bytes` that finds the links idle.
 
-    `ports` are those of the ranks. More ranks than cores (`ranks_per_core` above 1) copy one
-    after the other.
+    `ports` are those of the ranks. More ranks than cores (`ranks_per_core` above 1) wake, copy and
+    add one after the other.
     """
     if ranks < 2:
         return 0.0
-    sent = ring_bytes(size_bytes, ranks)
-    copying_s = sent / path.bytes_per_s * max(1.0, ranks_per_core)
+    rounds, sent = 2.0 * (ranks - 1), ring_bytes(size_bytes, ranks)
+    processors_s = rounds * path.message_s + sent / path.bytes_per_s
+    network_s = max((port.latency_s for port in ports), default=0.0)
     draining_s = max((_drained_s(sent, port) for port in ports), default=0.0)
-    round_s = path.message_s + max((port.latency_s for port in ports), default=0.0)
-    return 2.0 * (ranks - 1) * round_s + max(copying_s, draining_s)
+    link_s = rounds * (path.message_s + network_s) + draining_s
+    return max(max(1.0, ranks_per_core) * processors_s, link_s)
 
 
 def _drained_s(sent_bytes: float, port: Port) -> float:
