@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -16,15 +17,23 @@ def main() -> int:
     """Each rank in a fork of its own: torch remembers the process groups of the one before."""
     document = read_plan(Path(sys.argv[1]))
     warnings.simplefilter("ignore")
-    for rank in map(int, sys.argv[2:]):
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            print(json.dumps(rehearse(document, rank)), flush=True)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if status != 0:
-            return 1
+    waiting = list(map(int, sys.argv[2:]))
+    running: dict[int, Path] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            if waiting and len(running) < (os.cpu_count() or 1):
+                rank = waiting.pop(0)
+                told = Path(folder) / f"{rank}.json"
+                child = os.fork()
+                if child == 0:
+                    told.write_text(json.dumps(rehearse(document, rank)))
+                    os._exit(0)
+                running[child] = told
+                continue
+            child, status = os.wait()
+            if status != 0:
+                return 1
+            print(running.pop(child).read_text(), flush=True)
     return 0
 
 

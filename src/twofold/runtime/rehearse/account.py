@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,14 @@ class Account(TorchDispatchMode):
     axes: Mapping[str, str]
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)
 
+    _counts: bool = True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self._counts = False
+        yield
+        self._counts = True
+
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
@@ -51,7 +60,7 @@ class Account(TorchDispatchMode):
     ) -> Any:
         namespace, name = func._schema.name.split("::")
         out = func(*args, **(kwargs or {}))
-        if namespace in _NAMESPACES and name not in _SILENT:
+        if self._counts and namespace in _NAMESPACES and name not in _SILENT:
             self._count(name, args, out)
         return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -37,8 +37,8 @@ Row = dict[str, Any]
 def rehearse(document: PlanDocument, rank: int) -> Row:
     """One step of that rank: elements it holds by parameter, traffic by axis and kind.
 
-    All in fp32: what is counted are elements. Counted is the second step: in the first, stages
-    also ask each other for shapes.
+    All in fp32: what is counted are elements. Not counted is what stages send each other before
+    the first step, to agree on shapes.
     """
     document = replace(document, plan=replace(document.plan, precision="fp32", threads=1))
     plan, recipe = document.plan, document.workload.recipe
@@ -52,15 +52,11 @@ def rehearse(document: PlanDocument, rank: int) -> Row:
         rows = torch.empty((share, document.workload.seq_len + 1), dtype=torch.int64, device=META)
         micros = rows.split(micro_batches(share, num_micro_steps(plan, shares)))
         account = Account(axes=_names_of_groups(world))
-        with _told(document) if plan.pipeline_degree > 1 else nullcontext():
-            for counted in (nullcontext(), account):
-                with counted:
-                    passes.forward_backward(
-                        micros,
-                        sequence_weight=1 / recipe.global_batch,
-                        before_last=gradients.arm,
-                    )
-                    gradients.finish()
+        with account, _told(document, account) if plan.pipeline_degree > 1 else nullcontext():
+            passes.forward_backward(
+                micros, sequence_weight=1 / recipe.global_batch, before_last=gradients.arm
+            )
+            gradients.finish()
         return {
             "rank": rank,
             "held": {name: list(local_part(p).shape) for name, p in network.named_parameters()},
@@ -98,7 +94,7 @@ def _names_of_groups(world: World) -> dict[str, str]:
 
 
 @contextmanager
-def _told(document: PlanDocument) -> Iterator[None]:
+def _told(document: PlanDocument, account: Account) -> Iterator[None]:
     """Stages ask their neighbours for the shape of hidden states, and here nobody answers."""
     plan, workload = document.plan, document.workload
     shares = shares_of(plan, workload.recipe.global_batch)
@@ -114,7 +110,22 @@ def _told(document: PlanDocument) -> Iterator[None]:
     def vote(self: Any, *_: Any, **__: Any) -> torch.Tensor:
         return torch.zeros(1, dtype=torch.int32)
 
+    def uncounted(prepare: Callable[..., Any]) -> Callable[..., Any]:
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            with account.paused():
+                return prepare(*args, **kwargs)
+
+        return prepared
+
     with (
+        patch.object(
+            PipelineStage, "_prepare_forward_infra", uncounted(PipelineStage._prepare_forward_infra)
+        ),
+        patch.object(
+            PipelineStage,
+            "_prepare_backward_infra",
+            uncounted(PipelineStage._prepare_backward_infra),
+        ),
         patch.object(PipelineStage, "_recv_meta", receive),
         patch.object(PipelineStage, "_send_meta", lambda *_: None),
         patch.object(PipelineStage, "_warmup_forward_vote", vote),
