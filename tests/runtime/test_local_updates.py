@@ -244,7 +244,7 @@ def test_killed_and_resumed_is_the_same_curve(tmp_path: Path, text: str) -> None
     plan = {
         "data_degree": 2,
         "micro_batch": 8,
-        "shares": (Share(pool="a", ranks=1, sequences=8), Share(pool="b", ranks=1, sequences=4)),
+        "shares": tuple(Share(pool="local", ranks=1, sequences=n) for n in (8, 4)),
         "local_steps": 4,
         "exchange_fragments": 2,
         "exchange_precision": "int8",
