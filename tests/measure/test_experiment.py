@@ -27,10 +27,32 @@ baseline = "a"
 """
 
 
-@pytest.mark.parametrize("name", ["stdlib-lm.toml", "external.toml"])
+@pytest.mark.parametrize("name", ["stdlib-lm.toml", "external.toml", "uneven.toml"])
 def test_the_examples_are_valid(name: str) -> None:
     experiment, written = read_experiment(EXAMPLES / name)
     assert experiment.name == written["name"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('fleet = "mixed-fleet.toml"', "", "placed on no fleet"),
+        ("tokens = 250_880", "", "has no length"),
+        ('placement = "planned"', 'placement = "best"', "placement"),
+        (
+            'placement = "planned"\ncandidates = [{',
+            'placement = "planned"\ncandidates = [{ model = "tiny", recipe = "adamw" }, {',
+            "not tuned",
+        ),
+    ],
+)
+def test_a_fault_of_a_placed_arm_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = (EXAMPLES / "uneven.toml").read_text()
+    assert old in text
+    path = tmp_path / "bad.toml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=said):
+        read_experiment(path)
 
 
 @pytest.mark.parametrize(

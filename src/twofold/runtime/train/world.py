@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from twofold.policy import Place, place_of
 
 AXES = ("pipeline", "data", "context", "tensor")
 _TIMEOUT = timedelta(minutes=10)
+_JOINS = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,8 @@ def joined(plan: Plan, device: torch.device) -> Iterator[World]:
 
 
 def _store(rank: int, size: int) -> Store:
-    """A key prefix per attempt keeps a restarted run from reading dead ranks' addresses.
+    """A key prefix per attempt keeps a restarted run from reading dead ranks' addresses, and one
+    per plan that a process executes keeps the next from reading the last one's.
 
     The supervisor serves the store (TWOFOLD_STORE=hosted), as torchrun's agent does; started by
     hand, rank 0 does.
@@ -122,4 +125,4 @@ def _store(rank: int, size: int) -> Store:
         timeout=_TIMEOUT,
     )
     attempt = os.environ.get("TWOFOLD_ATTEMPT", os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return PrefixStore(f"attempt{attempt}", store)
+    return PrefixStore(f"attempt{attempt}-{next(_JOINS)}", store)
