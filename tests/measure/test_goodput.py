@@ -66,6 +66,33 @@ def test_parts_add_up_to_the_wall_time(folder: Path) -> None:
     assert 0 < goodput.predicted_fraction() < 1
 
 
+def test_time_between_a_stop_and_its_resumption_is_nobody_s(folder: Path) -> None:
+    before = read_goodput(folder)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    events[2] = {"time": 109.0, "event": "interrupted", "attempt": 0}
+    events[3]["time"] += 3600.0
+    events[4]["time"] += 3600.0
+    write(folder / "events.jsonl", events)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows[3:]:
+        row["ended_at"] += 3600.0
+    write(folder / "metrics.jsonl", rows)
+    after = read_goodput(folder)
+    assert after.failures == 0
+    assert after.wall_s == pytest.approx(before.wall_s - 1.5)
+    assert sum(after.parts_s.values()) == pytest.approx(after.wall_s)
+    assert all(seconds >= 0 for seconds in after.parts_s.values())
+
+
+def test_an_attempt_nobody_saw_end_ends_with_its_last_row(folder: Path) -> None:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    del events[2]
+    write(folder / "events.jsonl", events)
+    goodput = read_goodput(folder)
+    assert goodput.wall_s == pytest.approx(8.5 + 6.5)
+    assert goodput.failures == 0
+
+
 def test_a_run_under_way_has_no_ledger_yet(folder: Path) -> None:
     rows = (folder / "events.jsonl").read_text().splitlines()
     (folder / "events.jsonl").write_text("\n".join(rows[:-1]) + "\n")

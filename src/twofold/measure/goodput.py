@@ -7,6 +7,7 @@ that writes these rows. Goodput is training that lasted over all of the wall tim
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,10 @@ from twofold.launch.events import read_events
 from twofold.perf.goodput import goodput_fraction
 
 Row = dict[str, Any]
+_STOPPING_S = 2.0
+"""From the death of a rank until the others have stopped (`launch.supervisor`)."""
+_DEATHS = ("rank_died", "hosts_lost")
+_ENDS = ("finished", "interrupted", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +71,23 @@ class Goodput:
         }
 
     def predicted_fraction(self) -> float:
-        """What `perf` says of such a run: its start, and failures as often as they came.
+        """What `perf` says of such a run with as many failures, at random moments.
 
-        The interval between checkpoints, the stall of one and the time to restart are those of
-        the run; that failures strike at random moments, and what they cost, is the prediction.
+        Given are its steps, its first start, the stall of a checkpoint and how far they lie apart.
+        Predicted are lost work and restarts: each takes as long as the first start and the
+        stopping of what was left.
         """
         useful_s = self.compute_s + self.data_stall_s
-        trained_s = self.wall_s - self.init_s - self.other_s
-        stall_s = self.checkpoint_s / max(self.checkpoints, 1)
-        interval_s = useful_s / max(self.checkpoints, 1)
+        saves = max(self.checkpoints, 1)
+        running_s = self.wall_s - self.init_s - self.other_s
         fraction = goodput_fraction(
-            interval_s,
-            stall_s,
-            self.failures / trained_s,
-            self.restart_s / max(self.failures, 1),
+            useful_s / saves,
+            self.checkpoint_s / saves,
+            self.failures / running_s,
+            self.init_s + _STOPPING_S,
         )
-        data_fraction = self.data_stall_s / useful_s
-        return float(fraction) * (1 - data_fraction) * trained_s / self.wall_s
+        fixed_s = self.init_s + self.other_s
+        return self.compute_s / (fixed_s + useful_s / float(fraction))
 
 
 def read_goodput(folder: Path) -> Goodput:
@@ -92,16 +97,13 @@ def read_goodput(folder: Path) -> Goodput:
     lost = read_rows(lost_path) if lost_path.exists() else []
     events = read_events(folder / "events.jsonl")
     steps = [row for row in rows if row["event"] == "step"]
-    ends = [row for row in events if row["event"] in ("finished", "interrupted", "failed")]
+    ends = [row for row in events if row["event"] in _ENDS]
     starts = [row for row in events if row["event"] == "attempt_start"]
     if not steps or not ends or not starts:
         raise JobFailed(
             "the run has not ended", at=str(folder), help="resume it with `twofold run`"
         )
-    attempts = [
-        _Attempt(begin=begin, end=end, rows=[*rows, *lost])
-        for begin, end in zip(starts, _ends_of_attempts(starts, events), strict=True)
-    ]
+    attempts = _attempts(starts, events, [*rows, *lost])
     kept = {(row["step"], row["ended_at"]) for row in steps}
     wall_s = sum(attempt.wall_s for attempt in attempts) + _gaps_s(attempts)
     compute_s = sum(row["step_time_s"] - row["data_s"] for row in steps)
@@ -115,7 +117,7 @@ def read_goodput(folder: Path) -> Goodput:
     )
     init_s = attempts[0].startup_s
     restart_s = sum(attempt.startup_s for attempt in attempts[1:]) + _gaps_s(attempts)
-    lost_s += sum(attempt.unfinished_s for attempt in attempts[:-1])
+    lost_s += sum(attempt.unfinished_s for attempt in attempts if attempt.died)
     told_s = init_s + compute_s + data_stall_s + checkpoint_s + restart_s + lost_s
     return Goodput(
         wall_s=wall_s,
@@ -126,46 +128,57 @@ def read_goodput(folder: Path) -> Goodput:
         restart_s=restart_s,
         lost_s=lost_s,
         other_s=wall_s - told_s,
-        failures=len(attempts) - 1,
+        failures=sum(attempt.died for attempt in attempts),
         checkpoints=len(saves),
         steps=len(steps),
     )
 
 
 class _Attempt:
-    """One attempt between two wall-clock moments, with the rows that fall between them."""
+    """One attempt between two wall-clock moments, with the rows that fall between them.
 
-    def __init__(self, *, begin: Row, end: float, rows: list[Row]) -> None:
-        self.begin_at: float = begin["time"]
-        self.end_at = end
-        mine = [row for row in rows if self.begin_at <= row.get("ended_at", -1.0) <= end]
+    `died`: ranks or machines did; the next attempt then belongs to the same run, and the time
+    between them is its restart. After a wish to stop the clock stands still.
+    """
+
+    def __init__(self, begin_at: float, end_at: float, *, died: bool, rows: list[Row]) -> None:
+        self.begin_at, self.end_at, self.died = begin_at, end_at, died
+        mine = [row for row in rows if begin_at <= row.get("ended_at", -1.0) <= end_at]
         steps = [row for row in mine if row["event"] == "step"]
-        self.wall_s = end - self.begin_at
+        self.wall_s = end_at - begin_at
         if not steps:
             self.startup_s, self.unfinished_s = self.wall_s, 0.0
             return
         first = min(steps, key=lambda row: float(row["ended_at"]))
-        self.startup_s = first["ended_at"] - first["step_time_s"] - self.begin_at
-        self.unfinished_s = end - max(
+        self.startup_s = first["ended_at"] - first["step_time_s"] - begin_at
+        self.unfinished_s = end_at - max(
             float(row["ended_at"]) for row in mine if row["event"] in ("step", "checkpoint")
         )
 
 
-def _ends_of_attempts(starts: list[Row], events: list[Row]) -> list[float]:
-    """An attempt ends when it is said to, at the latest when the next one starts."""
-    ends = []
-    for begin in starts:
+def _attempts(starts: list[Row], events: list[Row], rows: list[Row]) -> list[_Attempt]:
+    """An attempt ends when it is said to. One that nobody saw end (its supervisor was killed)
+    ends with the last row that it wrote."""
+    attempts = []
+    for index, begin in enumerate(starts):
         said = [
-            row["time"]
+            row
             for row in events
-            if row["attempt"] == begin["attempt"]
-            and row["event"] in ("rank_died", "hosts_lost", "finished", "interrupted", "failed")
+            if row["attempt"] == begin["attempt"] and row["event"] in (*_DEATHS, *_ENDS)
         ]
-        later = [row["time"] for row in starts if row["time"] > begin["time"]]
-        ends.append(min([*said, *later[:1]]))
-    return ends
+        later = starts[index + 1]["time"] if index + 1 < len(starts) else math.inf
+        end_at = min((row["time"] for row in said), default=later)
+        if not said:
+            moments = [float(row["ended_at"]) for row in rows if "ended_at" in row]
+            written = [moment for moment in moments if begin["time"] <= moment < later]
+            end_at = max(written, default=begin["time"])
+        died = any(row["event"] in _DEATHS for row in said)
+        attempts.append(_Attempt(begin["time"], min(end_at, later), died=died, rows=rows))
+    return attempts
 
 
 def _gaps_s(attempts: list[_Attempt]) -> float:
-    """From the end of an attempt to the start of the next: stopping what was left of it."""
-    return sum(later.begin_at - earlier.end_at for earlier, later in pairwise(attempts))
+    """From the death of an attempt to the start of the next: stopping what was left of it."""
+    return sum(
+        later.begin_at - earlier.end_at for earlier, later in pairwise(attempts) if earlier.died
+    )
