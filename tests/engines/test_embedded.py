@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 from tests.fleets import figure, plain_fleet
 from twofold.document import make_document
 from twofold.engines import embedded_job
+from twofold.engines.embedded import read_rows, read_run
 from twofold.fleet import Fleet
 from twofold.model import Model
 from twofold.plan import Plan, Share
+from twofold.runtime.train.metrics import MetricsFile
 from twofold.workload import Recipe, Train
 
 MODEL = Model(
@@ -41,3 +44,19 @@ def test_ranks_are_held_to_the_cores_of_their_pools(tmp_path: Path) -> None:
     assert job.environment == {"OMP_NUM_THREADS": "1"}
     alone = replace(document, plan=Plan(pool="fast", micro_batch=4))
     assert embedded_job([alone], [tmp_path]).cpu_cores == ()
+
+
+def test_a_run_that_diverged_is_strict_json_and_can_be_read(tmp_path: Path) -> None:
+    step = {"event": "step", "step_time_s": 1.0, "time_s": 1.0, "tokens": 32}
+    end = {"event": "end", "tokens": 64, "num_steps": 2, "train_s": 2.0, "cpu_s": 2.0}
+    with MetricsFile(tmp_path / "metrics.jsonl", keep_steps=0) as metrics:
+        metrics.write({"event": "start", "startup_s": 0.0, "num_parameters": 1})
+        metrics.write({**step, "loss": 2.0})
+        metrics.write({**step, "loss": math.nan, "norms": [math.inf]})
+        metrics.write({"event": "diverged"})
+        metrics.write({**end, "peak_memory_bytes": 1})
+    assert read_rows(tmp_path / "metrics.jsonl")[2] == {**step, "loss": None, "norms": [None]}
+    run = read_run(tmp_path)
+    assert run.diverged
+    assert run.train_loss is None
+    assert run.curve == [(32, 1.0, 2.0)]

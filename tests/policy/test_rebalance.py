@@ -61,6 +61,14 @@ def test_no_shares_that_can_be_run_are_faster(
     assert slowest(found) == min(slowest(shares) for shares in every if can_run(shares))
 
 
-def test_stragglers_are_told_against_the_median() -> None:
-    assert stragglers((1.0, 1.1, 2.2)) == ((2, pytest.approx(2.0)),)
+def test_stragglers_are_told_against_the_median_of_the_others() -> None:
+    assert stragglers((1.0, 1.2, 2.2)) == ((2, pytest.approx(2.0)),)
+    assert stragglers((1.0, 1.5)) == ((1, pytest.approx(1.5)),)
+    assert stragglers((1.0,)) == ()
     assert stragglers((1.0, 1.1, 1.2)) == ()
+
+
+def test_stragglers_are_told_among_ranks_of_their_own_pipeline_stage() -> None:
+    """Unlike stages do unlike work: the long one is not slow."""
+    assert stragglers((1.0, 1.1, 4.0, 4.1), stages=(0, 0, 1, 1)) == ()
+    assert stragglers((1.0, 2.0, 4.0, 4.1), stages=(0, 0, 1, 1)) == ((1, pytest.approx(2.0)),)

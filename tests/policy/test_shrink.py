@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +40,18 @@ def test_the_micro_batch_grows_where_even_shares_cannot_be_cut_alike_either() ->
     smaller = shrink(Plan(micro_batch=1, data_degree=3), [0], 9).plan
     assert smaller == Plan(micro_batch=2, data_degree=2)
     assert num_micro_steps(smaller, shares_of(smaller, 9)) == 3
+
+
+def test_local_updates_end_where_one_rank_is_left_and_stay_where_two_are() -> None:
+    plan = Plan(
+        micro_batch=2,
+        data_degree=3,
+        local_steps=8,
+        exchange_fragments=2,
+        exchange_precision="int8",
+    )
+    assert shrink(plan, [1, 2], 6).plan == Plan(micro_batch=2)
+    assert shrink(plan, [2], 6).plan == replace(plan, data_degree=2)
 
 
 def test_a_model_parallel_group_goes_on_whole_or_not_at_all() -> None:

@@ -120,8 +120,9 @@ def read_run(folder: Path) -> Run:
     end = ends[-1]
     steps = [row for row in rows if row.get("event") == "step"]
     losses = {row["part"]: row["loss"] for row in rows if row.get("event") == "evaluation"}
-    points = [(int(r["tokens"]), float(r["time_s"]), float(r["loss"])) for r in steps]
-    last = steps[-max(1, len(steps) // 20) :]
+    points = [(int(r["tokens"]), float(r["time_s"]), _loss(r)) for r in steps]
+    last = [loss for _, _, loss in points[-max(1, len(points) // 20) :]]
+    train_loss = sum(last) / len(last) if last else math.nan
     return Run(
         tokens=int(end["tokens"]),
         num_steps=int(end["num_steps"]),
@@ -129,7 +130,7 @@ def read_run(folder: Path) -> Run:
         train_s=float(end["train_s"]),
         cpu_s=float(end["cpu_s"]),
         step_times_s=tuple(float(row["step_time_s"]) for row in steps),
-        train_loss=sum(row["loss"] for row in last) / len(last) if last else None,
+        train_loss=train_loss if math.isfinite(train_loss) else None,
         tune_loss=losses.get("tune"),
         test_loss=losses.get("test"),
         peak_memory_bytes=end["peak_memory_bytes"],
@@ -137,6 +138,11 @@ def read_run(folder: Path) -> Run:
         curve=[point for point in thin_curve(points) if math.isfinite(point[2])],
         diverged=any(row.get("event") == "diverged" for row in rows),
     )
+
+
+def _loss(row: dict[str, Any]) -> float:
+    """Of a step; null, as JSON has no NaN, where it was no number."""
+    return math.nan if row["loss"] is None else float(row["loss"])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

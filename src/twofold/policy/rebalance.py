@@ -12,7 +12,7 @@ LEAST_GAIN = 0.05
 """A change must make the slowest rank faster by this much: below it, noise would move shares."""
 
 STRAGGLER = 1.5
-"""A rank that takes this many times the median rank's time for its share is named."""
+"""A rank that takes this many times the median of the others for its share is named."""
 
 
 def rebalanced_shares(
@@ -43,15 +43,26 @@ def rebalanced_shares(
 
 
 def stragglers(
-    times_s: Sequence[float], *, factor: float = STRAGGLER
+    times_s: Sequence[float], *, stages: Sequence[int] = (), factor: float = STRAGGLER
 ) -> tuple[tuple[int, float], ...]:
-    """(rank, how many times the median) of ranks that keep the others waiting."""
-    median_s = statistics.median(times_s)
-    return tuple(
-        (rank, time_s / median_s)
-        for rank, time_s in enumerate(times_s)
-        if median_s > 0 and time_s >= factor * median_s
-    )
+    """(rank, how many times the median of the others) of ranks that keep the others waiting.
+
+    A rank's own time is not in the median: of two ranks it would be half of it, and the slower
+    would have to be three times as slow to be named. `stages` gives each rank's pipeline stage:
+    those of another stage do other work and tell nothing.
+    """
+    stages = stages or [0] * len(times_s)
+    found = []
+    for rank, (time_s, stage) in enumerate(zip(times_s, stages, strict=True)):
+        others = [
+            other_s
+            for other, (other_s, its) in enumerate(zip(times_s, stages, strict=True))
+            if other != rank and its == stage
+        ]
+        median_s = statistics.median(others) if others else 0.0
+        if median_s > 0 and time_s >= factor * median_s:
+            found.append((rank, time_s / median_s))
+    return tuple(found)
 
 
 def _within(

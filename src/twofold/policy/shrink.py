@@ -24,7 +24,8 @@ def shrink(plan: Plan, lost_ranks: Collection[int], global_batch: int) -> Shrunk
     """The plan without the data ranks that lost a part; the global batch stays as it is.
 
     A data rank is all ranks that split its sequences and layers (tensor, context, pipeline): it
-    goes on whole or not at all. JobFailed where nothing whole is left.
+    goes on whole or not at all. JobFailed where nothing whole is left. A data rank that is left
+    alone has nobody to exchange local updates with, so the plan then goes on without them.
     """
     broken = {place_of(rank, plan).data for rank in lost_ranks}
     left = [data for data in range(plan.data_degree) if data not in broken]
@@ -50,6 +51,8 @@ def shrink(plan: Plan, lost_ranks: Collection[int], global_batch: int) -> Shrunk
         shares=(),
         shard_degree=0 if unsharded else plan.shard_degree,
     )
+    if len(left) == 1:
+        smaller = replace(smaller, local_steps=0, exchange_precision="fp32", exchange_fragments=1)
     kept = tuple(rank for rank in range(plan.num_ranks) if place_of(rank, plan).data in left)
     return Shrunk(plan=_with_shares(smaller, plan, left, global_batch), kept=kept)
 

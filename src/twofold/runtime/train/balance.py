@@ -27,6 +27,7 @@ class Balance:
         self.shares = shares_of(plan, global_batch)
         self._window = plan.rebalance_steps or _WINDOW
         self._data_rank = [place_of(rank, plan).data for rank in range(plan.num_ranks)]
+        self._stages = [place_of(rank, plan).pipeline for rank in range(plan.num_ranks)]
         self._named: frozenset[int] = frozenset()
         self._spent_s: list[list[float]] = []
 
@@ -42,7 +43,7 @@ class Balance:
         return [*self._name_stragglers(means_s), *self._rebalance(means_s)]
 
     def _name_stragglers(self, means_s: list[float]) -> list[dict[str, Any]]:
-        found = dict(stragglers(means_s))
+        found = dict(stragglers(means_s, stages=self._stages))
         started, self._named = found.keys() - self._named, frozenset(found)
         return [
             {"event": "straggler", "rank": rank, "slower_factor": found[rank]}

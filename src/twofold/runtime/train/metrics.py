@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ Row = dict[str, Any]
 class MetricsFile:
     """Appends rows; on resume, rows of steps that will be done again move to `lost.jsonl` first.
 
+    A number that is not finite, as of a run that diverged, is written as null: JSON has no NaN.
     Without a path nothing is written: ranks other than the first have nothing to say.
     """
 
@@ -41,7 +43,7 @@ class MetricsFile:
         def append() -> None:
             if self._stream is None:
                 return
-            self._stream.write(json.dumps(row, allow_nan=True) + "\n")
+            self._stream.write(json.dumps(_strict(row), allow_nan=False) + "\n")
             self._stream.flush()
 
         self._guarded(append)
@@ -78,3 +80,12 @@ class MetricsFile:
                 at=str(self.path),
                 help="check free space and permission; then resume the run",
             ) from error
+
+
+def _strict(value: Any) -> Any:
+    """The value with null for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
