@@ -119,3 +119,13 @@ def test_json_rows_with_other_types_are_skipped(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text(text + "\n{torn")
     found = run(tmp_path, "", jsonl="{folder}/m.jsonl", fields={"train_s": "t"})
     assert found.train_s == 0.002
+
+
+def test_a_loss_of_null_tells_of_a_run_that_diverged(tmp_path: Path) -> None:
+    """Null is how strict JSON says NaN."""
+    rows = [{"t": 0.002, "loss": 2.0}, {"t": 0.002, "loss": None}]
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    fields = {"step_time_s": "t", "loss": "loss"}
+    found = run(tmp_path, "", jsonl="{folder}/m.jsonl", fields=fields)
+    assert found.diverged
+    assert found.train_loss == 2.0

@@ -226,9 +226,15 @@ def _points(losses: list[float], tokens: int, train_s: float) -> list[tuple[int,
 
 
 def _from_jsonl(command: Command, path: Path) -> dict[str, list[float]]:
+    """A loss of null, as JSON has no NaN, tells of a run that diverged."""
     rows = read_rows(path)
     return {
-        name: [float(row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        name: [
+            math.nan if row[key] is None else float(row[key])
+            for row in rows
+            if isinstance(row.get(key), int | float)
+            or (name in ("loss", "test_loss") and key in row and row[key] is None)
+        ]
         for name, key in command.fields.items()
     }
 
