@@ -24,6 +24,8 @@ PLAN = Path("plan.json")
         (Run(plan=PLAN, hosts=2, host_index=1, head="127.0.0.1"), "is not ADDRESS:PORT"),
         (Run(plan=PLAN, submit=True), "--submit goes with --slurm"),
         (Run(plan=PLAN, max_restarts=-1), "-1 restarts"),
+        (Run(plan=PLAN, rehearse=True, slurm=True, submit=True), "without --slurm, --submit"),
+        (Run(plan=PLAN, rehearse=True, hosts=2), "without --hosts"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(run: Run, said: str) -> None:

@@ -117,7 +117,7 @@ def test_a_second_ctrl_c_does_not_wait_for_hanging_ranks(tmp_path: Path) -> None
     supervisor = in_a_process(tmp_path, "--fail", "hang")
     wait_for(lambda: len(curve(tmp_path)) >= 4)
     supervisor.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(2.2)
     supervisor.send_signal(signal.SIGINT)
     assert supervisor.wait(timeout=20) == 130
     wait_for(lambda: not processes_of(tmp_path), 5)

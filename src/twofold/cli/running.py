@@ -57,6 +57,7 @@ class Run:
 
     def execute(self) -> int:
         if self.rehearse:
+            self._check_rehearsal()
             return self._rehearse()
         if self.max_restarts < 0:
             raise InputError(
@@ -72,6 +73,22 @@ class Run:
         self._check_place()
         leads = self.host_index is None if self.coordinator else self.host_index == 0
         return self._run(self._machines()) if leads else self._take_part()
+
+    def _check_rehearsal(self) -> None:
+        others = {
+            "--slurm": self.slurm,
+            "--submit": self.submit,
+            "--hosts": self.hosts is not None,
+            "--host-index": self.host_index is not None,
+            "--head": self.head is not None,
+            "--coordinator": self.coordinator,
+        }
+        named = ", ".join(name for name, given in others.items() if given)
+        if named:
+            raise InputError(
+                f"--rehearse checks a plan on this process alone, without {named}",
+                help="leave one of them out",
+            )
 
     def _check_place(self) -> None:
         complete = self.hosts is not None and self.head is not None
@@ -156,10 +173,9 @@ class Run:
     def _write_script(self) -> int:
         from twofold.document import write_plan
         from twofold.launch.slurm import batch_script, submit, write_script
-        from twofold.measure.execution import run_folder
+        from twofold.measure.execution import plan_to_run, run_folder
 
-        folder, document = run_folder(self.plan, self.runs)
-        folder = folder.resolve()
+        document = plan_to_run(self.plan)
         options = (
             f"--checkpoint-every={self.checkpoint_every}",
             f"--max-restarts={self.max_restarts}",
@@ -167,6 +183,8 @@ class Run:
             f"--lost-after={self.lost_after}",
             *(() if self.interface is None else (f"--interface={self.interface}",)),
         )
+        batch_script(document, self.runs, num_nodes=self.hosts, options=options)
+        folder = run_folder(self.plan, self.runs).resolve()
         text = batch_script(document, folder, num_nodes=self.hosts, options=options)
         write_plan(document, folder / "plan.json")
         script = write_script(text, folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from twofold.errors import EnvironmentLack
@@ -28,6 +29,7 @@ class CpuQuota:
         parent, is_first_version = _parent()
         folder = parent / f"twofold-{os.getpid()}-{name}"
         quota_us = round(cores * _PERIOD_US)
+        _remove_stale(parent)
         try:
             folder.mkdir(exist_ok=True)
             if is_first_version:
@@ -36,17 +38,19 @@ class CpuQuota:
             else:
                 (folder / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}")
         except OSError as error:
-            raise EnvironmentLack(
-                f"a process cannot be held to {cores:g} cores here: {error.strerror}",
-                at=str(folder),
-                help="run as root where control groups can be written, start every process under "
-                "a quota of its own (`docker run --cpus`), or plan without cpu_cores",
-            ) from error
+            raise _lack(folder, error) from error
         self._folder = folder
 
     def hold(self, process_id: int) -> None:
-        if self._folder is not None:
+        """A process that has already ended needs no holding."""
+        if self._folder is None:
+            return
+        try:
             (self._folder / "cgroup.procs").write_text(str(process_id))
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            raise _lack(self._folder, error) from error
 
     def close(self) -> None:
         """The kernel lets a group go a moment after its last process."""
@@ -61,6 +65,24 @@ class CpuQuota:
                 if time.monotonic() > until:
                     return
                 time.sleep(0.02)
+
+
+def _remove_stale(parent: Path) -> None:
+    """What killed runs left. A group that still has processes is not removed by the kernel."""
+    for folder in parent.glob("twofold-*-*"):
+        process_id = folder.name.split("-")[1]
+        if process_id.isdigit() and not Path("/proc", process_id).exists():
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _lack(folder: Path, error: OSError) -> EnvironmentLack:
+    return EnvironmentLack(
+        f"a process cannot be held to its share of the cores here: {error.strerror}",
+        at=str(folder),
+        help="run as root where control groups can be written, start every process under "
+        "a quota of its own (`docker run --cpus`), or plan without cpu_cores",
+    )
 
 
 def _parent() -> tuple[Path, bool]:

@@ -26,6 +26,7 @@ from twofold.launch.store import Store, store_log
 from twofold.launch.verdict import (
     ERRORS,
     INTERRUPTED,
+    SAVE_S,
     AttemptEnd,
     Kind,
     describe_code,
@@ -36,7 +37,7 @@ from twofold.launch.verdict import (
 _POLL_S = 0.05
 _SETTLE_S = 1.0
 """Ranks that lost their peer end by themselves within this; the one with a reason is among them."""
-_GRACE_S, _SAVE_S = 2.0, 30.0
+_GRACE_S, _OVERDUE_S = 2.0, 30.0
 
 Placement = tuple[tuple[int, ...], ...]
 Note = Callable[[str], None]
@@ -161,21 +162,24 @@ class Supervisor:
             self._deliver()
             for host in self.team.hosts:
                 for end in host.ended():
-                    if end.code and not stopping:
+                    cannot_save = asked and end.code in ERRORS
+                    if (end.code and not stopping) or cannot_save:
                         causes.append(end)
                         self._report_end(host, end)
-            if any(host.lost and host.running for host in self.team.hosts) and not stopping:
+                    if cannot_save:
+                        self._stop_all(signal.SIGINT, _OVERDUE_S)
+            if self._lost_ranks() and not stopping:
                 kind, stopping = "died", True
                 self._stop_all(signal.SIGTERM, _GRACE_S)
             requests = max(self._interruption.count, self.team.interrupts)
             if requests > asked:
-                self._stop_all(signal.SIGINT if requests == 1 else signal.SIGKILL, _SAVE_S)
+                self._stop_all(signal.SIGINT if requests == 1 else signal.SIGKILL, SAVE_S)
                 kind, stopping, asked = "interrupted", True, requests
             if stopping:
                 continue
             if self._is_overdue():
                 kind, stopping = "timed_out", True
-                self._stop_all(signal.SIGINT, _SAVE_S)
+                self._stop_all(signal.SIGINT, _OVERDUE_S)
             elif causes and settle_until is None:
                 settle_until = time.monotonic() + _SETTLE_S
             elif settle_until is not None and time.monotonic() > settle_until:
@@ -184,8 +188,16 @@ class Supervisor:
             elif not causes and store.ended:
                 kind, stopping = "died", True
                 self._stop_all(signal.SIGTERM, _GRACE_S)
+        if kind == "done" and self._lost_ranks():
+            kind = "died"
         lost = tuple(host for host in self.team.hosts if host.lost)
-        return AttemptEnd(kind=judge(kind, causes), causes=tuple(causes), lost=lost)
+        if not (kind == "interrupted" and lost):
+            kind = judge(kind, causes)
+        return AttemptEnd(kind=kind, causes=tuple(causes), lost=lost)
+
+    def _lost_ranks(self) -> bool:
+        """A machine whose ranks had all ended is no loss."""
+        return any(host.lost and host.running for host in self.team.hosts)
 
     def _count_restart(self, end: AttemptEnd, checkpoint_before: str) -> None:
         if end.causes:

@@ -14,6 +14,8 @@ from twofold.launch.ranks import RankEnd
 Kind = Literal["done", "interrupted", "timed_out", "failed", "died"]
 ERRORS, INTERRUPTED = (2, 3), 130
 """Exit codes of a rank: an error that will come again, and a run whose state is saved."""
+SAVE_S = 600.0
+"""A large checkpoint on a slow disk takes minutes. Who cannot wait asks a second time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +28,15 @@ class AttemptEnd:
 
 
 def judge(kind: Kind, causes: Sequence[RankEnd]) -> Kind:
-    """A rank that was killed is the cause whatever its peers say of the loss."""
+    """A rank that was killed is the cause whatever its peers say of the loss.
+
+    An interrupted run that an error kept from saving has failed.
+    """
+    codes = {end.code for end in causes}
+    if kind == "interrupted" and codes & set(ERRORS):
+        return "failed"
     if kind != "done" or not causes:
         return kind
-    codes = {end.code for end in causes}
     if min(codes) < 0:
         return "died"
     if codes & set(ERRORS):

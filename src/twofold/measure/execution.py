@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from twofold.launch.hosts import Team, ThisHost, ThisMachine
 from twofold.launch.interruption import Interruption
 from twofold.launch.network import interface_of
 from twofold.launch.supervisor import Placement, Smaller, Supervisor
-from twofold.measure.folders import free_folder
+from twofold.launch.verdict import ERRORS
+from twofold.measure.folders import alone_in_run, free_folder
 from twofold.measure.goodput import Goodput, read_goodput
 from twofold.measure.progress import Progress
 from twofold.policy import ranks_of_hosts, shrink
@@ -71,7 +73,10 @@ def execute_plan(
     machines: Machines | None = None,
 ) -> Executed:
     """Run `plan.json` in a new folder, or go on with the run whose folder is given."""
-    folder, document = run_folder(path, runs)
+    document = plan_to_run(path)
+    if machines is not None:
+        ranks_of_hosts(document.plan, document.fleet, machines.num_hosts)
+    folder = run_folder(path, runs)
     guess = document.estimate
     predicted_s = guess.outcome.step_time_s if guess else None
     if _has_ended(folder):
@@ -79,6 +84,19 @@ def execute_plan(
         if machines is not None:
             _send_home(folder.resolve(), machines, progress)
         return _executed(folder, predicted_s)
+    with alone_in_run(folder):
+        _execute(folder, document, checkpoint_every_s, progress, max_restarts, machines)
+    return _executed(folder, predicted_s)
+
+
+def _execute(
+    folder: Path,
+    document: PlanDocument,
+    checkpoint_every_s: Interval,
+    progress: Progress,
+    max_restarts: int,
+    machines: Machines | None,
+) -> None:
     write_json(
         folder / "environment.json", {"host": describe_host(), "commit": git_commit(Path.cwd())}
     )
@@ -88,21 +106,37 @@ def execute_plan(
     job = embedded_job(
         [document], [folder], evaluate=["tune"], checkpoint_every_s=checkpoint_every_s
     )
+    interruption = Interruption()
     try:
-        if machines is not None:
-            finished = _run_on_many(job, document, machines, max_restarts, progress)
-        else:
-            finished = run_here(job, document, progress.detail, progress, max_restarts)
+        with interruption:
+            if machines is not None:
+                finished = _run_on_many(
+                    job, document, machines, interruption, max_restarts, progress
+                )
+            else:
+                finished = run_here(
+                    job, document, progress.detail, progress, max_restarts, interruption
+                )
         _raise_if_interrupted(finished)
     except KeyboardInterrupt:
-        newest = max((path.name for path in folder.glob("checkpoints/step-*")), default=None)
         progress.note(
-            f"{f'saved: {newest}' if newest else 'stopped before anything was saved'}; "
+            f"{what_is_saved(folder, interruption.asked_at)}; "
             f"go on with: twofold run {shlex.quote(str(folder))}"
         )
         raise
     check_finished(job, finished)
-    return _executed(folder, predicted_s)
+
+
+def what_is_saved(folder: Path, asked_at: float | None) -> str:
+    """What a stop that was asked for then (None: by another machine) left to go on from."""
+    newest = max(folder.glob("checkpoints/step-*"), key=lambda path: path.name, default=None)
+    if newest is None:
+        return "stopped before anything was saved"
+    if asked_at is None:
+        return f"newest checkpoint: {newest.name}"
+    if newest.stat().st_mtime < asked_at:
+        return f"this stop saved nothing; newest checkpoint: {newest.name}"
+    return f"saved: {newest.name}"
 
 
 def _executed(folder: Path, predicted_s: float | None) -> Executed:
@@ -121,15 +155,22 @@ def run_here(
     on_row: Callable[[dict[str, Any]], None],
     progress: Progress,
     max_restarts: int = 0,
+    interruption: Interruption | None = None,
 ) -> Finished:
-    """Run all ranks on this machine. KeyboardInterrupt where it was asked to stop."""
-    if job.num_ranks == 1 and not job.cpu_cores:
-        return run_job(job, on_row)
-    with Interruption() as interruption:
-        placement = (tuple(range(job.num_ranks)),)
-        finished = _supervised(
-            job, document, ThisMachine(), placement, interruption, max_restarts, on_row, progress
-        )
+    """Run all ranks on this machine. KeyboardInterrupt where it was asked to stop.
+
+    What an error kept from saving then is no interruption: its code is returned.
+    """
+    with nullcontext(interruption) if interruption else Interruption() as asked:
+        if job.num_ranks == 1 and not job.cpu_cores:
+            finished = run_job(job, on_row, asked)
+        else:
+            placement = (tuple(range(job.num_ranks)),)
+            finished = _supervised(
+                job, document, ThisMachine(), placement, asked, max_restarts, on_row, progress
+            )
+    if asked.count and finished.returncode not in ERRORS:
+        raise KeyboardInterrupt
     _raise_if_interrupted(finished)
     return finished
 
@@ -139,30 +180,30 @@ def _raise_if_interrupted(finished: Finished) -> None:
         raise KeyboardInterrupt
 
 
-def run_folder(path: Path, runs: Path) -> tuple[Path, PlanDocument]:
-    """The folder of the run, new for a plan file, and the plan, which must be one to be run."""
-    if path.is_dir():
-        folder = path
-        if not (folder / "plan.json").is_file():
-            raise InputError(
-                "the folder holds no plan.json", at=str(folder), help="name a run folder"
-            )
-    else:
-        folder = free_folder(runs, path.stem)
-    document = read_plan(folder / "plan.json" if path.is_dir() else path)
+def run_folder(path: Path, runs: Path) -> Path:
+    """The folder of the run, new for a plan file. Read the plan first: no refusal leaves one."""
+    return path if path.is_dir() else free_folder(runs, path.stem)
+
+
+def plan_to_run(path: Path) -> PlanDocument:
+    """The plan of the file or run folder, which must be one to be run."""
+    if path.is_dir() and not (path / "plan.json").is_file():
+        raise InputError("the folder holds no plan.json", at=str(path), help="name a run folder")
+    document = read_plan(path / "plan.json" if path.is_dir() else path)
     if document.workload.text == UNSPECIFIED:
         raise InputError(
             "the plan names no text to train on: it was made for planning only",
             at=f"{path}, workload, text",
             help="plan again with --text FILE, FOLDER or SHARDS",
         )
-    return folder, document
+    return document
 
 
 def _run_on_many(
     job: Job,
     document: PlanDocument,
     machines: Machines,
+    interruption: Interruption,
     max_restarts: int,
     progress: Progress,
 ) -> Finished:
@@ -171,18 +212,10 @@ def _run_on_many(
     team = _coordinator(job.folder, machines, progress)
     code, why = _INTERRUPTED, "interrupted"
     try:
-        with Interruption() as interruption:
-            team.gather(machines.join_within_s, interruption)
-            finished = _supervised(
-                job,
-                document,
-                team,
-                placement,
-                interruption,
-                max_restarts,
-                progress.detail,
-                progress,
-            )
+        team.gather(machines.join_within_s, interruption)
+        finished = _supervised(
+            job, document, team, placement, interruption, max_restarts, progress.detail, progress
+        )
         code = finished.returncode
         why = {0: "done", _INTERRUPTED: "interrupted"}.get(code, "it failed; the head says why")
     except TwofoldError as error:
