@@ -113,6 +113,35 @@ def test_local_updates_that_are_worth_nothing_are_an_answer_of_no(twofold: Any) 
     assert not Path("plan.json").exists()
 
 
+def test_local_updates_over_one_pool_use_its_own_port(twofold: Any) -> None:
+    one = """
+[[pool]]
+machine = "local"
+count = 2
+machine_figures.scale_out.bandwidth_bytes_per_s = 1e6
+machine_figures.scale_out.latency_s = 2e-2
+"""
+    said = twofold("--local-updates", fleet=one)
+    assert said.code == 0, said.err
+    assert "every" in said.out
+    assert read_plan(Path("plan.json")).plan.local_steps > 0
+
+
+def test_fewer_sequences_than_devices_are_not_called_a_lack_of_memory(twofold: Any) -> None:
+    work = ("--tokens", "100k", "--seq-len", "64", "--global-batch", "2", "--date", "2026-11")
+    said = twofold(work=work)
+    assert said.code == 0, said.err
+    assert "even split over all devices has fewer sequences (2) than devices (3)" in said.out
+    assert "fit" not in said.out
+
+
+def test_the_next_step_is_one_that_works(twofold: Any) -> None:
+    said = twofold(fleet=HALLS, model="llama-3.2-1b", work=HALL_WORK)
+    assert said.out.splitlines()[-1].startswith("next: plan again with --text")
+    said = twofold("--text", "stdlib", fleet=HALLS, model="llama-3.2-1b", work=HALL_WORK)
+    assert said.out.splitlines()[-1].startswith("next: twofold run plan.json")
+
+
 def test_pools_of_the_catalog(twofold: Any) -> None:
     said = twofold(fleet=HALLS, model="llama-3.2-1b", work=HALL_WORK)
     assert said.code == 0, said.err
@@ -185,6 +214,8 @@ def test_local_updates_are_for_several_pools(twofold: Any) -> None:
         (MIXED.replace("cpu_cores", "cpu_core"), "perhaps 'cpu_cores' is meant"),
         (MIXED.replace("0.25", "7"), "7 cores of the 2"),
         (MIXED.replace("62.5e6", "0"), "no rate"),
+        (MIXED.replace("125e6", "0"), "a port of no rate"),
+        (MIXED.replace('name = "slow"', 'name = "fast"'), "several of that name"),
         (HALLS + MIXED.split("[[link]]")[0][MIXED.index("[[pool]]") :], "one fleet"),
         (HALLS.replace("count = 8", 'count = 8\nregion = "DEU"', 1), "what joins"),
         ("[[pool]\n", "TOML"),

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from twofold.errors import InputError
+from twofold.measure.contestants import placed_contestant
 from twofold.measure.experiment import read_experiment
+from twofold.measure.progress import Silent
+from twofold.workload.text import Corpus
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMANDS = """
@@ -53,6 +56,29 @@ def test_a_fault_of_a_placed_arm_is_named(tmp_path: Path, old: str, new: str, sa
     path.write_text(text.replace(old, new))
     with pytest.raises(InputError, match=said):
         read_experiment(path)
+
+
+def test_a_missing_fleet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "uneven.toml"
+    path.write_text((EXAMPLES / "uneven.toml").read_text())
+    with pytest.raises(InputError, match=r"there is no file .*mixed-fleet") as caught:
+        read_experiment(path)
+    assert caught.value.at == "experiment, fleet"
+
+
+def test_a_placed_arm_runs_on_this_machine(tmp_path: Path) -> None:
+    path = tmp_path / "uneven.toml"
+    path.write_text((EXAMPLES / "uneven.toml").read_text())
+    (tmp_path / "mixed-fleet.toml").write_text('[[pool]]\nmachine = "dgx-h100"\n')
+    experiment, _ = read_experiment(path)
+    name = next(name for name, arm in experiment.arms.items() if arm.placement is not None)
+    corpus = Corpus(
+        folder="", text_hash="sha256:0", dtype="uint8", vocab=256, num_tokens={},
+        num_documents=0, num_duplicates=0,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="a proof runs on this machine") as caught:
+        placed_contestant(name, experiment, corpus=corpus, progress=Silent(), quick=True)
+    assert caught.value.at == "experiment, fleet"
 
 
 @pytest.mark.parametrize(

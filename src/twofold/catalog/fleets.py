@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from twofold.catalog.form import (
+    Candidate,
     check_schema,
     read_figure,
     read_figures,
@@ -69,6 +70,7 @@ _POOL_KEYS = (
     "machine", "accelerator", "count", "name", "region", "term",
     "accelerator_figures", "machine_figures", *_POOL_FIGURES,
 )  # fmt: skip
+_PORT_RATE = "scale_out.bandwidth_bytes_per_s"
 _FLEET_KEYS = ("schema", "name", "region", "pool", "link")
 
 
@@ -177,11 +179,26 @@ def _read_spec(row: dict[str, Any], at: str, region: str | None, term: Term) -> 
         accelerator_figures=read_figures(
             read_table(row, "accelerator_figures", at), "accelerator", origin=at, layer=nearest
         ),
-        machine_figures=read_figures(
-            read_table(row, "machine_figures", at), "node", origin=at, layer=nearest
+        machine_figures=_checked_port(
+            read_figures(read_table(row, "machine_figures", at), "node", origin=at, layer=nearest),
+            at,
         ),
         **figures,
     )
+
+
+def _checked_port(
+    figures: dict[str, tuple[Candidate, ...]], at: str
+) -> dict[str, tuple[Candidate, ...]]:
+    """InputError where the port of a machine has no rate, as of a link: times divide by it."""
+    for candidate in figures.get(_PORT_RATE, ()):
+        if candidate.figure.value <= 0:
+            raise InputError(
+                "a port of no rate",
+                at=f"{at}, machine_figures.{_PORT_RATE}",
+                help="use more than 0",
+            )
+    return figures
 
 
 def _links(specs: Sequence[str | Path], pools: Sequence[Pool]) -> tuple[PoolLink, ...]:
@@ -191,8 +208,21 @@ def _links(specs: Sequence[str | Path], pools: Sequence[Pool]) -> tuple[PoolLink
         if _is_file(spec, ".toml"):
             path = str(spec)
             links += read_links(read_rows(read_toml(Path(spec)), "link", path), path)
+            _check_ambiguous(links, pools, path)
             check_links(links, [pool.name for pool in pools], path)
     return tuple(links)
+
+
+def _check_ambiguous(links: Sequence[PoolLink], pools: Sequence[Pool], path: str) -> None:
+    """InputError where a link names several pools: only the first would get it, in silence."""
+    names = {pool.name for pool in pools}
+    for name in (name for link in links for name in link.between):
+        if f"{name}#2" in names:
+            raise InputError(
+                f"a link names the pool '{name}', and there are several of that name",
+                at=f"{path}, link, between",
+                help="give each [[pool]] a name of its own",
+            )
 
 
 def _check_text(row: Mapping[str, Any], key: str, at: str) -> None:

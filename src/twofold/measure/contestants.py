@@ -27,7 +27,7 @@ from twofold.perf.speeds import fitted_efficiencies
 from twofold.perf.train import estimate
 from twofold.search.placement.answer import PlacementAnswer, place
 from twofold.search.placement.found import Placement
-from twofold.search.placement.question import make_question
+from twofold.search.placement.question import is_calibrated, make_question
 from twofold.workload import Corpus, Recipe, Train
 
 QUICK_FRACTION = 0.125
@@ -99,7 +99,7 @@ def placed_contestant(
         tokens = max(4, round(QUICK_FRACTION * tokens / step)) * step
     workload = _workload(experiment, corpus, recipe, tokens)
     progress.note(f"placing '{name}'")
-    fleet = read_fleet([experiment.fleet])
+    fleet = _fleet_here(experiment.fleet)
     month = f"{datetime.now(UTC):%Y-%m}"
     found = place(make_question(model, workload, fleet, fitted_efficiencies(), month))
     chosen = _placements(found)[spec.placement]
@@ -138,6 +138,18 @@ def placed_contestant(
         command=None,
         finals=[],
     )
+
+
+def _fleet_here(path: str) -> Fleet:
+    """InputError where the pools are not processes of this machine, which is what is measured."""
+    fleet = read_fleet([path])
+    if not all(is_calibrated(pool) for pool in fleet.pools):
+        raise InputError(
+            f"a proof runs on this machine, and '{path}' has machines of the catalog",
+            at="experiment, fleet",
+            help='name a fleet file whose pools are all machine = "local"',
+        )
+    return fleet
 
 
 def _placements(found: PlacementAnswer) -> dict[Placing, Placement | None]:

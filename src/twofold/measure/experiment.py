@@ -217,7 +217,10 @@ def read_experiment(path: Path) -> tuple[Experiment, dict[str, Any]]:
     if experiment.tuned is not None:
         experiment = replace(experiment, tuned=str(path.parent / experiment.tuned))
     if experiment.fleet is not None:
-        experiment = replace(experiment, fleet=str(path.parent / experiment.fleet))
+        fleet = path.parent / experiment.fleet
+        if not fleet.is_file():
+            _refuse("fleet", f"there is no file '{fleet}'", "name a fleet file beside this one")
+        experiment = replace(experiment, fleet=str(fleet))
     return experiment, mapping
 
 

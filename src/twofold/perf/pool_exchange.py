@@ -81,6 +81,8 @@ def pieces_exchange_s(
     ranks: Sequence[int],
     joints: Mapping[tuple[int, int], Joint],
     port_bytes_per_s: float,
+    *,
+    port_latency_s: float = 0.0,
 ) -> float:
     """T = V max(2 (M - 1) / M / B_port, 2 r_a r_b / M / B_ab) + 2 l: every rank sends each other
     one a piece of V / M and gets the sum of its own back to all (the narrow exchange of local
@@ -89,7 +91,7 @@ def pieces_exchange_s(
     per_byte = 2.0 * (total - 1) / total / port_bytes_per_s
     for (a, b), joint in joints.items():
         per_byte = max(per_byte, 2.0 * ranks[a] * ranks[b] / total / joint.bytes_per_s)
-    latency_s = max((joint.latency_s for joint in joints.values()), default=0.0)
+    latency_s = max([port_latency_s, *(joint.latency_s for joint in joints.values())])
     return size_bytes * per_byte + 2.0 * latency_s
 
 

@@ -14,6 +14,7 @@ from twofold.search.placement.answer import PlacementAnswer
 from twofold.search.placement.found import Placement, PoolPart
 from twofold.search.placement.question import Question
 from twofold.units import format_bytes, format_quantity, format_seconds
+from twofold.workload.train import UNSPECIFIED
 
 _HEAD = (
     "plan", "kind", "devices", "step", "90 % interval", "tokens/s", "time", "dollars", "MWh",
@@ -47,8 +48,15 @@ def placement_text(
     lines += [f"note: {note}" for note in (*notes, *_notes(question, answer, chosen))]
     lines += ["", f"written: {path} ({placement_words(chosen)})"]
     lines += claims(answer, chosen)
+    return "\n".join([*lines, _next(question, path)])
+
+
+def _next(question: Question, path: str) -> str:
+    """A plan that was made without a text is refused by `run`: then what makes one it takes."""
+    if question.workload.text == UNSPECIFIED:
+        return "next: plan again with --text FILE, FOLDER or SHARDS, to run it on these machines"
     where = "" if question.local else "   (where these machines are)"
-    return "\n".join([*lines, f"next: twofold run {path}{where}"])
+    return f"next: twofold run {path}{where}"
 
 
 def pool_words(pool: Pool) -> str:
@@ -94,8 +102,8 @@ def claims(answer: PlacementAnswer, chosen: Placement) -> list[str]:
             "of a subset (sum s / max k s_k)"
         )
     told = [
-        _against(answer, answer.even, "the even split over all devices"),
-        _against(answer, answer.subset, "the best subset with equal shares"),
+        _against(answer, answer.even, "the even split over all devices", answer.no_even),
+        _against(answer, answer.subset, "the best subset with equal shares", answer.no_subset),
     ]
     kind = "best synchronous plan" if answer.offered else "best plan"
     lines.append(f"{kind} {', '.join(told)} (tokens/s, predicted; 90 % interval)")
@@ -108,9 +116,9 @@ def claims(answer: PlacementAnswer, chosen: Placement) -> list[str]:
     return lines
 
 
-def _against(answer: PlacementAnswer, base: Placement | None, whose: str) -> str:
+def _against(answer: PlacementAnswer, base: Placement | None, whose: str, why_none: str) -> str:
     if base is None:
-        return f"runs where {whose} does not fit"
+        return f"runs where {whose} {why_none}"
     if base.plan == answer.best[0].plan or base is answer.best[0]:
         return f"the same as {whose}"
     gain = answer.gain_over(base)

@@ -41,13 +41,16 @@ MOST_SHOWN = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementAnswer:
     """`best` are synchronous plans that differ in kind or pools, best first. `even` and `subset`
-    are the baselines, None where they do not fit. `offered` are local updates, where they are
-    faster and worth it; `why_not` says why there are none. The ideal gains are by speed alone."""
+    are the baselines, None where there is none, and `no_even` and `no_subset` say why. `offered`
+    are local updates, where they are faster and worth it; `why_not` says why there are none. The
+    ideal gains are by speed alone."""
 
     fleet: Fleet
     best: tuple[Placement, ...]
     even: Placement | None
     subset: Placement | None
+    no_even: str
+    no_subset: str
     offered: tuple[Placement, ...]
     why_not: str
     ideal_over_even: float | None
@@ -106,6 +109,8 @@ def place(question: Question) -> PlacementAnswer:
         best=tuple(found[:MOST_SHOWN]),
         even=None if over_all is None else placement_of(question, "even shares", over_all),
         subset=min([*equal, *alone], key=lambda one: one.step_s, default=None),
+        no_even=_why_none(question, [g for g in groups if len(g.pools) == len(everywhere)]),
+        no_subset=_why_none(question, groups),
         offered=offered,
         why_not=why_not,
         ideal_over_even=even_split_gain(speeds) if speeds else None,
@@ -208,6 +213,9 @@ def _offered(
             f"messages are {fraction:.0%} of the synchronous step, less than {WORTH_FRACTION:.0%}: "
             "on links as fast as these local updates cost quality for nothing"
         )
+    everywhere = [ranks for ranks in groups if len(ranks.pools) == len(question.pools)]
+    if not everywhere:
+        return (), f"a plan over all devices {_why_none(question, everywhere)}"
     placed = local_updates(question, groups)
     if not placed:
         return (), (
@@ -234,6 +242,16 @@ def _speeds(question: Question, shared: Shared | None) -> list[float]:
 
 def _speed(costs: RankCosts, share: int, micro_batches: int) -> float:
     return share / float(costs.finish_s(micro_batches)[share - micro_batches])
+
+
+def _why_none(question: Question, groups: Sequence[Ranks]) -> str:
+    """Why a baseline that is not there is not: of these groups none fits, or there are none."""
+    devices = sum(pool.num_devices for pool in question.pools)
+    if groups:
+        return "does not fit"
+    if question.global_batch < devices:
+        return f"has fewer sequences ({question.global_batch}) than devices ({devices})"
+    return "is divided by no layout"
 
 
 def _nothing_fits(question: Question, groups: Sequence[Ranks]) -> NegativeAnswer:

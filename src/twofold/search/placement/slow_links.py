@@ -12,7 +12,8 @@ from twofold.perf.local_updates import (
     exposed_s,
     fewest_local_steps,
 )
-from twofold.perf.pool_exchange import NO_EXCHANGE, pieces_exchange_s
+from twofold.perf.pool_exchange import NO_EXCHANGE, pieces_exchange_s, port_of
+from twofold.perf.sockets import socket_path
 from twofold.plan import Exchange as Width
 from twofold.policy.exchanges import EXCHANGE_BYTES
 from twofold.search.placement.data_parallel import (
@@ -100,7 +101,9 @@ def _placed(question: Question, ranks: Ranks, form: _Form) -> Placement | None:
 
 
 def _exchange_s(question: Question, ranks: Ranks, width: Width) -> float:
-    """In 32 bits an all-reduce as that of gradients, in fewer by pieces (`policy.exchanges`)."""
+    """In 32 bits an all-reduce as that of gradients, in fewer by pieces (`policy.exchanges`),
+    over the slowest port: of the joints, or of one pool's own machines. One pool without any
+    exchanges between processes of a machine, as those were measured."""
     size = EXCHANGE_BYTES[width] * question.parameters
     counts = dict(zip(ranks.pools, ranks.count, strict=True))
     if width == "fp32":
@@ -111,8 +114,13 @@ def _exchange_s(question: Question, ranks: Ranks, width: Width) -> float:
     joints = {
         (a, b): question.joints[names[a], names[b]] for a, b in combinations(range(len(names)), 2)
     }
-    ports = [joint.port_bytes_per_s for joint in joints.values()]
-    return pieces_exchange_s(size, ranks.count, joints, min(ports))
+    own = [port for i in ranks.pools if (port := port_of(question.pools[i])) is not None]
+    rates = [*(j.port_bytes_per_s for j in joints.values()), *(p.bytes_per_s for p in own)]
+    latency_s = max((port.latency_s for port in own), default=0.0)
+    if not rates:
+        path = socket_path(question.pools[ranks.pools[0]].node)
+        rates, latency_s = [path.bytes_per_s], path.message_s
+    return pieces_exchange_s(size, ranks.count, joints, min(rates), port_latency_s=latency_s)
 
 
 def worth_offering(synchronous: Shared | None) -> bool:
