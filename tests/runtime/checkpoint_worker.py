@@ -18,7 +18,7 @@ from twofold.errors import EnvironmentLack
 from twofold.plan import Plan
 from twofold.runtime.train import checkpoints as module
 from twofold.runtime.train.checkpoints import Checkpoints, Progress
-from twofold.runtime.train.state import State
+from twofold.runtime.train.state import Saved, State
 from twofold.runtime.train.world import World, joined
 
 LIMIT_BYTES = 100_000
@@ -38,7 +38,7 @@ class Tensors:
     def state(self) -> State:
         return {"network": self.tensors}
 
-    def prepare(self) -> None:
+    def prepare(self, saved: Saved) -> None:
         self.fill(-1.0)
 
     def restore(self, state: State) -> None:

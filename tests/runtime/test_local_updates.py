@@ -25,7 +25,7 @@ from twofold.policy import place_of
 from twofold.policy.exchanges import EXCHANGE_BYTES
 from twofold.runtime.train.exchange import Exchange, decode, encode
 from twofold.runtime.train.local_updates import LocalState, LocalUpdates, fragments_of
-from twofold.runtime.train.state import TrainingState
+from twofold.runtime.train.state import Saved, TrainingState
 from twofold.runtime.train.support import RULES
 from twofold.runtime.train.world import World
 from twofold.workload import Recipe
@@ -133,7 +133,8 @@ def a_state_taken_while_a_fragment_is_under_way_goes_on_the_same(rank: int) -> N
     saved = copy.deepcopy(broken.held.state())
     assert int(saved["outer"]["under_way"]) == 0
     resumed = Trained(rank, RECIPE, plan, steps=11)
-    resumed.held.prepare()
+    every = frozenset(f"own.{other}.network" for other in range(3))
+    resumed.held.prepare(Saved(6, names_in(saved) | every))
     state = resumed.held.state()
     read_into(state, saved)
     resumed.held.restore(state)
@@ -170,6 +171,15 @@ class Trained:
         if met:
             self.local.go_on()
         return met
+
+
+def names_in(state: dict[str, Any]) -> frozenset[str]:
+    """As a checkpoint names them."""
+    found = set()
+    for key, value in state.items():
+        inner = names_in(value) if isinstance(value, dict) else None
+        found |= {key} if inner is None else {f"{key}.{name}" for name in inner}
+    return frozenset(found)
 
 
 def read_into(state: dict[str, Any], saved: dict[str, Any]) -> None:
@@ -257,6 +267,24 @@ def test_killed_and_resumed_is_the_same_curve(tmp_path: Path, text: str) -> None
     for name, weights in whole.weights.items():
         assert torch.equal(weights, resumed.weights[name]), name
     assert whole.losses[-1] < 0.9 * whole.losses[0]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_workers(tmp_path: Path, text: str) -> None:
+    """More workers start from the shared weights; one alone without local updates, and back."""
+    local = {"local_steps": 2, "exchange_fragments": 2, "micro_batch": 12}
+    for plan, steps in (
+        ({"data_degree": 2, **local}, 6),
+        ({"data_degree": 3, **local}, 8),
+        ({}, 10),
+        ({"data_degree": 2, **local}, 14),
+    ):
+        options = ("--max-steps", str(steps))
+        trained = train_ranks(tmp_path, text, plan=plan, steps=14, options=options)
+        assert [row["step"] for row in trained.rows if row["event"] == "step"] == [
+            *range(1, steps + 1)
+        ]
+    assert trained.losses[-1] < 0.9 * trained.losses[0]
 
 
 @pytest.mark.parametrize(

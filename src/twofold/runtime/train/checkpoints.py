@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 
 from twofold.errors import EnvironmentLack, InputError
-from twofold.runtime.train.state import Held
+from twofold.runtime.train.state import Held, Saved
 from twofold.runtime.train.world import World
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -129,9 +129,9 @@ class Checkpoints:
         newest = int(self.world.gather([float(newest)])[0][0])
         if newest < 0:
             return Progress()
-        self.held.prepare()
-        state = self.held.state()
         path = self.folder / f"step-{newest:08d}"
+        self.held.prepare(Saved(newest, _names_in(path)))
+        state = self.held.state()
         try:
             load(
                 state,
@@ -204,6 +204,14 @@ class _Writer(FileSystemWriter):
         shutil.rmtree(self.final, ignore_errors=True)
         self.scratch.rename(self.final)
         _sync(self.final.parent)
+
+
+def _names_in(path: Path) -> frozenset[str]:
+    """None where it cannot be read: `load`, which all ranks enter, then says why on every rank."""
+    try:
+        return frozenset(FileSystemReader(path).read_metadata().state_dict_metadata)
+    except Exception:
+        return frozenset()
 
 
 def _told(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from twofold.plan import Plan
 from twofold.policy.exchanges import fragment_due, fragment_of_block
 from twofold.runtime.train.exchange import Exchange
-from twofold.runtime.train.state import Held, State
+from twofold.runtime.train.state import Held, Saved, State
 from twofold.runtime.train.world import World
 from twofold.workload import Recipe
 
@@ -48,6 +48,7 @@ class LocalUpdates:
         self.recipe = recipe
         self.plan = plan
         self.rank = world.rank
+        self.workers = world.size
         self.num_steps = num_steps
         self.weight = weight
         self.done = 0
@@ -120,6 +121,11 @@ class LocalUpdates:
             here.set_result(outer["arrived"][: self._fragments[index].anchor.numel()].clone())
             self._under_way = (index, here)
 
+    def start_from_anchor(self) -> None:
+        """Stand where all ranks stood last."""
+        for fragment in self._fragments:
+            fragment.go_to(fragment.anchor)
+
     def close(self) -> None:
         self.exchange.close()
 
@@ -151,21 +157,45 @@ class LocalUpdates:
 
 class LocalState:
     """What a checkpoint holds under local updates: `network` as all share it, and under this
-    rank's own key the weights and optimizer state that no other rank has."""
+    rank's own key the weights and optimizer state that no other rank has.
+
+    Of a checkpoint by another number of workers all start from the shared weights with fresh
+    optimizers, because the rank numbers in it mean other workers. One of a run without local
+    updates has only weights to give.
+    """
 
     def __init__(self, local: LocalUpdates, own: Held) -> None:
         self.local = local
         self.own = own
+        self._step = 0
+        self._not_saved: frozenset[str] = frozenset()
 
     def state(self) -> State:
-        return {**self.local.state(), "own": {str(self.local.rank): self.own.state()}}
+        whole = {**self.local.state(), "own": {str(self.local.rank): self.own.state()}}
+        return {key: part for key, part in whole.items() if key not in self._not_saved}
 
-    def prepare(self) -> None:
-        self.own.prepare()
+    def prepare(self, saved: Saved) -> None:
+        own = saved.part("own")
+        workers = {name.split(".")[0] for name in own.names}
+        has_own = len(workers) == self.local.workers
+        has_outer = bool(saved.part("outer").names)
+        self._step = saved.step
+        self._not_saved = frozenset(
+            key for key, has in (("own", has_own), ("outer", has_outer)) if not has
+        )
+        if has_own:
+            self.own.prepare(own.part(str(self.local.rank)))
 
     def restore(self, state: State) -> None:
-        self.own.restore(state["own"][str(self.local.rank)])
-        self.local.restore(state)
+        self._not_saved = frozenset()
+        if "own" in state:
+            self.own.restore(state["own"][str(self.local.rank)])
+        else:
+            self.local.start_from_anchor()
+        if "outer" in state:
+            self.local.restore(state)
+        else:
+            self.local.done = self._step
 
 
 class _Fragment:

@@ -6,12 +6,27 @@ offers what it holds, whole tensors or shards of them (DTensor), and asks for wh
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint has: the names of its tensors, keys joined by dots, and its step."""
+
+    step: int
+    names: frozenset[str]
+
+    def part(self, key: str) -> Saved:
+        """What it has under a key."""
+        start = key + "."
+        names = (name.removeprefix(start) for name in self.names if name.startswith(start))
+        return Saved(self.step, frozenset(names))
 
 
 class Held(Protocol):
@@ -21,8 +36,8 @@ class Held(Protocol):
         """Nested dictionaries whose leaves are tensors, in use or copied."""
         ...
 
-    def prepare(self) -> None:
-        """Make the tensors that `state` then names, so that they can be read into."""
+    def prepare(self, saved: Saved) -> None:
+        """Make the tensors that `state` then names, all of them saved, to be read into."""
         ...
 
     def restore(self, state: State) -> None:
@@ -44,8 +59,9 @@ class TrainingState:
         """Tensors in use: reading into them restores the run."""
         return {"network": self.network.state_dict(), "optimizer": self._optimizer_state()}
 
-    def prepare(self) -> None:
-        for optimizer in self.optimizers:
+    def prepare(self, saved: Saved) -> None:
+        """Optimizers start afresh where none is saved: local updates keep one of every worker."""
+        for optimizer in self.optimizers if saved.part("optimizer").names else ():
             _materialise(optimizer)
 
     def restore(self, state: State) -> None:
