@@ -126,7 +126,7 @@ def run_text(done: Executed) -> str:
 
 
 def _goodput(goodput: Goodput) -> str:
-    """`goodput 81 % of 24 s (predicted 83 %), 1 failures: start 3 s, restart 2 s, lost work 1 s`."""
+    """`goodput 81 % of 24 s (predicted 83 %): start 3 s, restart 2 s, lost work 1 s`."""
     parts = [
         f"{name} {format_seconds(seconds)}"
         for name, seconds in goodput.parts_s.items()
