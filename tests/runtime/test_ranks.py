@@ -21,7 +21,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, text: str) -> Trained:
     return train_ranks(tmp_path_factory.mktemp("alone"), text)
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_two_data_ranks(tmp_path: Path, text: str, alone: Trained) -> None:
     ranks = train_ranks(tmp_path, text, plan={"data_degree": 2, "micro_batch": 3})
     losses, norms, weights = ranks.differs_from(alone)
@@ -30,7 +30,7 @@ def test_two_data_ranks(tmp_path: Path, text: str, alone: Trained) -> None:
     assert weights < WEIGHT
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_uneven_shares_give_the_gradient_of_the_whole_batch(
     tmp_path: Path, text: str, alone: Trained
 ) -> None:
