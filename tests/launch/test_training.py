@@ -179,7 +179,8 @@ def test_a_full_disk_is_an_error_and_no_corrupt_run(
         said, error = full.communicate(timeout=300)
         assert full.returncode == 3, said + error
         assert "cannot be written" in error
-        assert "free some space" in error
+        # Training goes on while a checkpoint is written: whichever writes first says so.
+        assert "free some space" in error or "check free space" in error
         assert list((folder / "checkpoints").glob("step-*")), "none was whole"
         assert events(folder).count("attempt_start") == 1
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
