@@ -61,7 +61,7 @@ def test_ten_thousand_ranks_hold_and_send_what_perf_says(tmp_path: Path) -> None
     assert middle.sent_bytes["tensor"][0] == middle.sent_bytes["tensor"][1]
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.parametrize(
     ("changes", "levers"),
     [
