@@ -26,7 +26,7 @@ verify: test prove  ## the long form: also a whole proof on this machine, and te
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt "pip>=25.1" torch numpy
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch]" --group dev
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[torch,serve]" --group dev
 	touch $@
 
 clean:

@@ -74,7 +74,7 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def part_hash(part: Model | Train | Fleet | Plan) -> str:
+def part_hash(part: Any) -> str:
     """The hash that names a part of a plan document.
 
     Fields that stand at their default are left out, so that a version with more fields gives

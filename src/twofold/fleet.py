@@ -97,6 +97,28 @@ class OpCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepCurve:
+    """Time of one step of the embedded serving engine with one model, as measured.
+
+    T = step_s + token_s x tokens + sequence_s x sequences + pair_s x pairs + key_s x keys
+
+    over the tokens of the step, the sequences it holds, the query-key pairs of its prompt tokens
+    and the keys that its decoding sequences read. `model_hash` is `part_hash` of the model.
+    """
+
+    model_hash: str
+    precision: str
+    weight_precision: str
+    threads: int
+    step_s: float
+    token_s: float
+    sequence_s: float
+    pair_s: float
+    key_s: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
     """What a calibration measured, with the framework version it was measured under.
 
@@ -108,6 +130,7 @@ class Curves:
     gemm: tuple[GemmCurve, ...] = ()
     attention: tuple[AttentionCurve, ...] = ()
     ops: tuple[OpCurve, ...] = ()
+    steps: tuple[StepCurve, ...] = ()
     scalars: dict[str, Figure] = field(default_factory=dict)
     conditions: dict[str, float | str | bool | None] = field(default_factory=dict)
 

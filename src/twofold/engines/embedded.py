@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from twofold.document import PlanDocument, write_plan
 from twofold.engines.run import Run, thin_curve
-from twofold.errors import InputError, JobFailed
+from twofold.errors import EnvironmentLack, InputError, JobFailed
 from twofold.launch import Finished, Job
 from twofold.plan import Plan
 from twofold.policy import pool_of_rank
@@ -96,6 +96,12 @@ def check_finished(job: Job, finished: Finished) -> None:
         if said is not None:
             kind = InputError if said.get("exit_code") == 2 else JobFailed
             raise kind(str(said["error"]), at=said.get("at"), help=said.get("help"))
+    if finished.returncode == EnvironmentLack.exit_code:
+        raise JobFailed(
+            f"the run '{job.name}' lacked something here, and why cannot be written to its log",
+            at=str(job.log),
+            help="check free space and permission of the run folder; then resume the run",
+        )
     how = (
         f"took longer than {job.timeout_s:.0f} s"
         if finished.timed_out

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,19 +35,22 @@ def main() -> int:
     try:
         _run(arguments)
     except TwofoldError as error:
-        print(
-            json.dumps(
-                {
-                    "error": error.what,
-                    "at": error.at,
-                    "help": error.help,
-                    "exit_code": error.exit_code,
-                }
-            ),
-            file=sys.stderr,
+        _say(
+            {
+                "error": error.what,
+                "at": error.at,
+                "help": error.help,
+                "exit_code": error.exit_code,
+            }
         )
         return error.exit_code
     return 0
+
+
+def _say(what: dict[str, object]) -> None:
+    """One JSON line on stderr. A log on a full disk must not change the exit code."""
+    with suppress(OSError):
+        print(json.dumps(what), file=sys.stderr, flush=True)
 
 
 def _every(text: str) -> Interval:
@@ -94,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> None:
             with alone_in(path.parent) if is_first_rank() else nullcontext():
                 train(document, corpus, path.parent, options, began)
         except InterruptedRunError as stopped:
-            print(json.dumps({"interrupted": str(stopped)}), file=sys.stderr)
+            _say({"interrupted": str(stopped)})
             sys.exit(130)
         except torch.OutOfMemoryError as error:
             raise EnvironmentLack(

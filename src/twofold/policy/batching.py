@@ -1,0 +1,248 @@
+"""The batching scheduler: which sequences take how many tokens in the next step.
+
+One pure decision, driven by the simulated clock and by the engine alike, so that what is
+predicted and what is executed cannot drift apart. Continuous batching as in Orca (Yu et al.
+2022), prompts in chunks beside running decodes as in Sarathi-Serve (Agrawal et al. 2024, arXiv
+2403.02310), paged key-value blocks with preemption by recomputation as in vLLM. Prompt and
+generated tokens are treated alike: a sequence has tokens whose keys and values are not in the
+cache yet; a step that computes the last of them yields one token more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from twofold.policy.kv_blocks import BlockPool, Key
+
+Batching = Literal["static", "continuous"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a step may hold.
+
+    `static` batching fills a batch only when the one before has ended whole. Without `chunked`
+    a prompt is taken in one step or not at all. `num_blocks` of `block_tokens` tokens each are
+    the key-value cache.
+    """
+
+    batching: Batching = "continuous"
+    max_num_seqs: int
+    max_batched_tokens: int
+    chunked: bool = True
+    prefix_caching: bool = True
+    block_tokens: int = 16
+    num_blocks: int
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Sequence:
+    """One request as the scheduler sees it.
+
+    `prefix_keys` name the full blocks of its prompt, each with all before it. `computed` tokens
+    have keys and values in `blocks`, of which `cached` were found there when it was admitted.
+    Where another machine did the prompt, `computed` and `generated` say so from the start.
+    """
+
+    id: int
+    prompt_tokens: int
+    max_new_tokens: int
+    prefix_keys: tuple[Key, ...] = ()
+    computed: int = 0
+    generated: int = 0
+    cached: int = 0
+    preemptions: int = 0
+    blocks: list[int] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.prompt_tokens + self.generated
+
+    @property
+    def pending(self) -> int:
+        """Tokens to compute before the next one comes."""
+        return self.prompt_tokens + self.generated - self.computed
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A sequence's part of a step: its next `num_tokens` tokens; `yields` one if it ends them."""
+
+    sequence: Sequence
+    num_tokens: int
+    yields: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step. `preempted` sequences lost their blocks to it and wait again."""
+
+    entries: list[Entry]
+    preempted: list[Sequence]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(entry.num_tokens for entry in self.entries)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether every sequence takes one token and yields one."""
+        return all(entry.yields and entry.num_tokens == 1 for entry in self.entries)
+
+
+class Scheduler:
+    """Decides step after step: `schedule`, execute, `advance`. First come, first served.
+
+    A sequence longer than the whole cache must be refused before it is added (`fits`).
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.pool = BlockPool(limits.num_blocks, limits.block_tokens)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+
+    def fits(self, prompt_tokens: int, max_new_tokens: int) -> bool:
+        """Whether such a sequence could ever be served to its end."""
+        whole = self.limits.chunked or prompt_tokens + max_new_tokens <= (
+            self.limits.max_batched_tokens
+        )
+        blocks = self.pool.blocks_for(prompt_tokens + max_new_tokens)
+        return whole and blocks <= self.limits.num_blocks
+
+    def add(self, sequence: Sequence) -> None:
+        self.waiting.append(sequence)
+
+    def drop(self, sequence: Sequence) -> None:
+        """It is not wanted any more, wherever it stands."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        else:
+            self.waiting.remove(sequence)
+
+    def schedule(self) -> Batch:
+        """The next step, its blocks taken. Empty only where nothing waits or runs."""
+        entries: list[Entry] = []
+        preempted: list[Sequence] = []
+        budget = self.limits.max_batched_tokens
+        index = 0
+        while index < len(self.running):
+            sequence = self.running[index]
+            tokens = self._next_tokens(sequence.pending, budget)
+            if tokens and self._make_room(sequence, tokens, preempted):
+                entries.append(Entry(sequence, tokens, tokens == sequence.pending))
+                budget -= tokens
+            if index < len(self.running) and self.running[index] is sequence:
+                index += 1
+        if not preempted and (self.limits.batching == "continuous" or not self.running):
+            budget = self._admit(entries, budget)
+        return Batch(entries, preempted)
+
+    def advance(
+        self, batch: Batch, *, stopped: Collection[int] = (), steps: int = 1
+    ) -> list[Sequence]:
+        """The step is done, `steps` times in a row. Returns the sequences that have ended: at
+        their last token, or by id in `stopped` (an end token, a stop word)."""
+        ended: list[Sequence] = []
+        for entry in batch.entries:
+            sequence = entry.sequence
+            sequence.computed += entry.num_tokens
+            if self.limits.prefix_caching and sequence.prefix_keys:
+                self._name_full_blocks(sequence, entry.num_tokens)
+            if not entry.yields:
+                continue
+            sequence.generated += steps
+            sequence.computed += steps - 1
+            if sequence.generated >= sequence.max_new_tokens or sequence.id in stopped:
+                ended.append(sequence)
+        if steps > 1:
+            self._extend(entry.sequence for entry in batch.entries)
+        for sequence in ended:
+            self._release(sequence)
+        if ended:
+            gone = {id(sequence) for sequence in ended}
+            self.running = [s for s in self.running if id(s) not in gone]
+        return ended
+
+    def steady_steps(self, batch: Batch) -> int:
+        """For how many steps the batch stays as it is if nothing arrives: what lets the
+        simulated clock leap from change to change."""
+        if not batch.entries or not batch.is_decode:
+            return 1
+        block_tokens, needed = self.limits.block_tokens, 0
+        steps = min(e.sequence.max_new_tokens - e.sequence.generated for e in batch.entries)
+        for entry in batch.entries:
+            sequence = entry.sequence
+            blocks = -(-(sequence.computed + steps) // block_tokens)
+            needed += max(0, blocks - len(sequence.blocks))
+        return steps if needed <= self.pool.num_free else 1
+
+    def _next_tokens(self, pending: int, budget: int) -> int:
+        if self.limits.chunked:
+            return min(pending, budget)
+        return pending if pending <= budget else 0
+
+    def _make_room(self, sequence: Sequence, tokens: int, preempted: list[Sequence]) -> bool:
+        """Blocks for its next tokens, taken from the newest if need be; False where it is the
+        newest itself, and waits again."""
+        needed = self.pool.blocks_for(sequence.computed + tokens) - len(sequence.blocks)
+        while needed > self.pool.num_free:
+            victim = self.running.pop()
+            self._release(victim)
+            victim.computed = 0
+            victim.preemptions += 1
+            preempted.append(victim)
+            self.waiting.appendleft(victim)
+            if victim is sequence:
+                return False
+        if needed > 0:
+            sequence.blocks += self.pool.take(needed)
+        return True
+
+    def _admit(self, entries: list[Entry], budget: int) -> int:
+        while self.waiting and len(self.running) < self.limits.max_num_seqs and budget > 0:
+            sequence = self.waiting[0]
+            found = self._find_prefix(sequence)
+            computed = max(sequence.computed, len(found) * self.limits.block_tokens)
+            tokens = self._next_tokens(sequence.num_tokens - computed, budget)
+            needed = self.pool.blocks_for(computed + tokens) - len(found)
+            room = self.pool.num_free - self.pool.num_idle(found)
+            if not tokens or needed > room:
+                break
+            self.waiting.popleft()
+            self.pool.hold(found)
+            sequence.computed = computed
+            sequence.cached = len(found) * self.limits.block_tokens
+            sequence.blocks = [*found, *self.pool.take(needed)]
+            self.running.append(sequence)
+            entries.append(Entry(sequence, tokens, tokens == sequence.pending))
+            budget -= tokens
+        return budget
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Known blocks of its beginning; at least one token is left, which yields the next."""
+        if not self.limits.prefix_caching or sequence.computed:
+            return []
+        most = (sequence.num_tokens - 1) // self.limits.block_tokens
+        return self.pool.find(sequence.prefix_keys[:most])
+
+    def _name_full_blocks(self, sequence: Sequence, tokens: int) -> None:
+        block_tokens = self.limits.block_tokens
+        first = (sequence.computed - tokens) // block_tokens
+        last = min(sequence.computed // block_tokens, len(sequence.prefix_keys))
+        for index in range(first, last):
+            self.pool.name(sequence.blocks[index], sequence.prefix_keys[index])
+
+    def _extend(self, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            needed = self.pool.blocks_for(sequence.computed) - len(sequence.blocks)
+            if needed > 0:
+                sequence.blocks += self.pool.take(needed)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []

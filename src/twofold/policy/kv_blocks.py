@@ -1,0 +1,93 @@
+"""Blocks of a paged key-value cache: who holds which, and which prefixes can be used again.
+
+Paging as in vLLM (Kwon et al. 2023, arXiv 2309.06180, section 4): a block holds the keys and
+values of `block_tokens` consecutive tokens in all layers. A full block of a prompt may carry a
+key that names it *and everything before it*; whoever starts alike holds the same block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+Key = Hashable
+
+
+class BlockPool:
+    """`num_blocks` blocks. One that nobody holds keeps its content until it is needed, the
+    longest unused first."""
+
+    def __init__(self, num_blocks: int, block_tokens: int) -> None:
+        assert num_blocks >= 1 and block_tokens >= 1
+        self.num_blocks = num_blocks
+        self.block_tokens = block_tokens
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        self._idle: dict[int, Key] = {}
+        self._holders: dict[int, int] = {}
+        self._block_of: dict[Key, int] = {}
+        self._key_of: dict[int, Key] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be taken, remembered ones included."""
+        return len(self._empty) + len(self._idle)
+
+    @property
+    def used_fraction(self) -> float:
+        return 1.0 - self.num_free / self.num_blocks
+
+    def blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.block_tokens)
+
+    def take(self, number: int) -> list[int]:
+        """So many blocks to write to; the caller has seen that they are free."""
+        assert number <= self.num_free, "more blocks than are free"
+        while len(self._empty) < number:
+            oldest = next(iter(self._idle))
+            self._forget(oldest)
+        blocks = self._empty[len(self._empty) - number :]
+        del self._empty[len(self._empty) - number :]
+        for block in blocks:
+            self._holders[block] = 1
+        return blocks
+
+    def find(self, keys: Sequence[Key]) -> list[int]:
+        """The blocks of the longest known beginning; they are not held yet."""
+        found = []
+        for key in keys:
+            block = self._block_of.get(key)
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def num_idle(self, blocks: Iterable[int]) -> int:
+        """How many of them nobody holds: holding them takes so many from the free ones."""
+        return sum(block in self._idle for block in blocks)
+
+    def hold(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            self._idle.pop(block, None)
+            self._holders[block] = self._holders.get(block, 0) + 1
+
+    def name(self, block: int, key: Key) -> None:
+        """The block is full and holds what `key` names; the first block of a name keeps it."""
+        if key not in self._block_of and block not in self._key_of:
+            self._block_of[key] = block
+            self._key_of[block] = key
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """The last of a prompt are forgotten first: a beginning is of use without its end."""
+        for block in reversed(blocks):
+            self._holders[block] -= 1
+            if self._holders[block]:
+                continue
+            del self._holders[block]
+            if block in self._key_of:
+                self._idle[block] = self._key_of[block]
+            else:
+                self._empty.append(block)
+
+    def _forget(self, block: int) -> None:
+        del self._idle[block]
+        del self._block_of[self._key_of.pop(block)]
+        self._empty.append(block)
