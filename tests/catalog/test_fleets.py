@@ -32,6 +32,14 @@ usd_per_device_hour = 0.4
 """
 
 
+def test_two_pools_of_one_name_are_refused(tmp_path: Path) -> None:
+    twice = LAB.replace('accelerator = "rtx-4090"', 'accelerator = "rtx-4090"\nname = "old hall"')
+    path = tmp_path / "lab.toml"
+    path.write_text(twice)
+    with pytest.raises(InputError, match="2 pools are named 'old hall'"):
+        read_fleet([path])
+
+
 def test_specs_in_their_order_with_equal_names_numbered() -> None:
     fleet = read_fleet(["dgx-h100:2", "mi300x:8", "dgx-h100:1"])
     assert [pool.name for pool in fleet.pools] == ["dgx-h100", "mi300x", "dgx-h100#2"]

@@ -22,6 +22,10 @@ PLAN = Path("plan.json")
         (Run(plan=PLAN, coordinator=True), "many machines need"),
         (Run(plan=PLAN, hosts=3, host_index=3, head="127.0.0.1:1"), "host 3 of 3"),
         (Run(plan=PLAN, hosts=2, host_index=1, head="127.0.0.1"), "is not ADDRESS:PORT"),
+        (
+            Run(plan=PLAN, hosts=2, host_index=0, head="127.0.0.1:1", lost_after="0s"),
+            "speak once a second",
+        ),
         (Run(plan=PLAN, submit=True), "--submit goes with --slurm"),
         (Run(plan=PLAN, max_restarts=-1), "-1 restarts"),
         (Run(plan=PLAN, rehearse=True, slurm=True, submit=True), "without --slurm, --submit"),

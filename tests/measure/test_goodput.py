@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
         tmp_path / "metrics.jsonl",
         [step(1, 106.0), step(2, 107.0), checkpoint(2, 107.5), step(3, 115.0), step(4, 116.0)],
     )
-    write(tmp_path / "lost.jsonl", [step(3, 108.5)])
+    write(tmp_path / "metrics.lost.jsonl", [step(3, 108.5)])
     return tmp_path
 
 

@@ -135,9 +135,18 @@ def _read_specs(path: Path, region: str | None, term: Term) -> list[PoolSpec]:
         )
     _check_text(content, "region", str(path))
     region = content.get("region", region)
-    return [
+    specs = [
         _read_spec(row, f"{path}, pool {index + 1}", region, term) for index, row in enumerate(rows)
     ]
+    labels = [spec.label for spec in specs if spec.label is not None]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise InputError(
+                f"{labels.count(label)} pools are named '{label}'",
+                at=str(path),
+                help="give each its own name: links and plans name pools",
+            )
+    return specs
 
 
 def _read_spec(row: dict[str, Any], at: str, region: str | None, term: Term) -> PoolSpec:

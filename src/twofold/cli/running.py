@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from twofold.policy.checkpointing import Interval
 
 
+_LEAST_SILENCE_S = 3.0
+"""Of machines that speak once a second (`launch.wire`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """Execute a plan exactly, or resume a run folder; leaves metrics and checkpoints in it."""
@@ -136,7 +140,7 @@ class Run:
             interface=self.interface,
             runs_ranks=not self.coordinator,
             join_within_s=self._seconds("join_within"),
-            lost_after_s=self._seconds("lost_after"),
+            lost_after_s=self._lost_after_s(),
         )
 
     def _take_part(self) -> int:
@@ -196,6 +200,17 @@ class Run:
         else:
             answer(f"run folder: {folder}\nsubmitted: job {job}; its log is in {folder}/logs")
         return 0
+
+    def _lost_after_s(self) -> float:
+        silence_s = self._seconds("lost_after")
+        if silence_s < _LEAST_SILENCE_S:
+            raise InputError(
+                f"machines that say nothing for {silence_s:g} s would count as lost, and they "
+                "speak once a second",
+                at="--lost-after",
+                help=f"use at least {_LEAST_SILENCE_S:g} s",
+            )
+        return silence_s
 
     def _checkpoint_every(self) -> Interval:
         return "best" if self.checkpoint_every == "best" else self._seconds("checkpoint_every")

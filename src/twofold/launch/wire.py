@@ -25,7 +25,8 @@ BEAT_S = 1.0
 
 
 class Connection:
-    """A peer. `closed` once it is gone; messages are small, and one that cannot go closes it."""
+    """A peer. `closed` once it is gone. What its network does not take at once goes later; who
+    lets a megabyte pile up is gone."""
 
     def __init__(self, peer: socket.socket) -> None:
         peer.setblocking(False)
@@ -34,18 +35,27 @@ class Connection:
         self.closed = False
         self._heard_at = self._said_at = time.monotonic()
         self._rest = b""
+        self._unsent = b""
 
     def send(self, **message: Any) -> None:
-        line = json.dumps(message).encode() + b"\n"
+        self._unsent += json.dumps(message).encode() + b"\n"
+        self._said_at = time.monotonic()
+        self._send_on()
+
+    def _send_on(self) -> None:
+        """As much of what is to be said as goes without waiting."""
         try:
-            if self.socket.send(line) != len(line):
+            while self._unsent and not self.closed:
+                self._unsent = self._unsent[self.socket.send(self._unsent) :]
+        except BlockingIOError:
+            if len(self._unsent) > _MAX_BYTES:
                 self.close()
         except OSError:
             self.close()
-        self._said_at = time.monotonic()
 
     def beat(self) -> None:
         """Say that we live, where nothing else was said for a second."""
+        self._send_on()
         if not self.closed and time.monotonic() - self._said_at > BEAT_S:
             self.send(kind="beat")
 

@@ -93,7 +93,7 @@ class Goodput:
 def read_goodput(folder: Path) -> Goodput:
     """The ledger of a run folder; JobFailed where the run has not ended."""
     rows = read_rows(folder / "metrics.jsonl")
-    lost_path = folder / "lost.jsonl"
+    lost_path = folder / "metrics.lost.jsonl"
     lost = read_rows(lost_path) if lost_path.exists() else []
     events = read_events(folder / "events.jsonl")
     steps = [row for row in rows if row["event"] == "step"]

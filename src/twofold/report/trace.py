@@ -33,15 +33,15 @@ def write_trace(folder: Path, path: Path) -> int:
 def trace_events(folder: Path) -> list[Row]:
     """Events in the Trace Event Format, times in microseconds from the first of them."""
     spans: list[Row] = []
-    for path in sorted((folder / "ranks").glob("rank-*.jsonl")):
+    for path in sorted((folder / "ranks").glob("rank-?????.jsonl")):
         rank = int(path.stem.removeprefix("rank-"))
         spans.append(_name(rank))
-        for row in _rows(path):
+        for row in _rows(path.with_suffix(".lost.jsonl")) + _rows(path):
             if row.get("event", "step") == "step" and "began_at" in row:
                 spans += _step_spans(rank, row)
     if not spans:
         return []
-    for row in _rows(folder / "metrics.jsonl") + _rows(folder / "lost.jsonl"):
+    for row in _rows(folder / "metrics.jsonl") + _rows(folder / "metrics.lost.jsonl"):
         if row.get("event") == "checkpoint":
             began_at = row["ended_at"] - row["stall_s"]
             spans.append(_span(0, f"checkpoint {row['step']}", began_at, row["stall_s"]))

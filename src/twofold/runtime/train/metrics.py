@@ -15,7 +15,8 @@ Row = dict[str, Any]
 
 
 class MetricsFile:
-    """Appends rows; on resume, rows of steps that will be done again move to `lost.jsonl` first.
+    """Appends rows; on resume, rows of steps that will be done again move to a file
+    beside it first (`metrics.lost.jsonl`).
 
     A number that is not finite, as of a run that diverged, is written as null: JSON has no NaN.
     Without a path nothing is written: ranks other than the first have nothing to say.
@@ -67,7 +68,7 @@ class MetricsFile:
             else:
                 lost.append(line)
         if lost:
-            with self.path.with_name("lost.jsonl").open("a", encoding="utf-8") as stream:
+            with self.path.with_suffix(".lost.jsonl").open("a", encoding="utf-8") as stream:
                 stream.writelines(line + "\n" for line in lost)
         write_text(self.path, "".join(line + "\n" for line in kept))
 
