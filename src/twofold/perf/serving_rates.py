@@ -1,0 +1,163 @@
+"""Speeds in serving: what dies, fabrics and engines reach of what the hardware is sold for.
+
+Beside `rates`, which holds those of training: decoding lives on memory and on latencies that a
+training step hides, and an engine spends time on the host for every step and every sequence.
+`serving_efficiencies.toml` holds the fit (`benchmarks/fit_serving.py`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.document import from_mapping
+from twofold.fleet import Accelerator, Node
+from twofold.perf.collectives import Fabric
+from twofold.perf.speeds import hardware_columns
+from twofold.plan import Precision
+
+Array = NDArray[np.float64]
+Column = Array | float
+
+FITTED = Path(__file__).with_name("serving_efficiencies.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingDie:
+    """Reached over sold: products in 16, 8 and 4 bits, attention's arithmetic, memory; and
+    the cost of one kernel beside its work. `num_curves` published load curves speak for it."""
+
+    gemm: float
+    fp8: float
+    fp4: float
+    attention: float
+    memory: float
+    call_s: float
+    num_curves: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingFabric:
+    """Bandwidth reached over sold, and the latency of one hop of a small message."""
+
+    bandwidth: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingEngine:
+    """Time on the host: per step, per sequence of a step, per token of a step."""
+
+    step_s: float
+    sequence_s: float
+    token_s: float
+    num_curves: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingShared:
+    """`overlap` of the shorter of arithmetic and reading weights is hidden behind the other;
+    the busiest device's experts get `expert_imbalance` times their share; activations take
+    `stream` of what their bytes would (fused kernels)."""
+
+    overlap: float
+    expert_imbalance: float
+    stream: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingEfficiencies:
+    """The whole fit; `spread` is the 90 % half-width of ln of a step's time, by familiarity."""
+
+    shared: ServingShared
+    dies: dict[str, ServingDie]
+    vendors: dict[str, ServingDie]
+    fabrics: dict[str, ServingFabric]
+    engines: dict[str, ServingEngine]
+    spread: dict[str, float] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+
+    def die(self, accelerator: Accelerator) -> ServingDie:
+        """Of the die, else of its vendor's accelerators, else of all vendors' together."""
+        if accelerator.die in self.dies:
+            return self.dies[accelerator.die or ""]
+        return self.vendors.get(accelerator.vendor.lower(), self.vendors["all"])
+
+    def fabric(self, name: str, scope: str) -> ServingFabric:
+        return self.fabrics.get(name, self.fabrics[scope])
+
+    def engine(self, name: str | None) -> ServingEngine:
+        """Of the engine of that name, else the mean."""
+        return self.engines.get(name or "all", self.engines["all"])
+
+    def spread_of(self, accelerator: Accelerator) -> float:
+        """Half-width of ln time (90 %), wider for a die that the fit has not seen."""
+        return self.spread["known die" if accelerator.die in self.dies else "new die"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingRates:
+    """Reached speeds of one replica's devices, floats or columns; `fabric` with its reached
+    bandwidths and latencies."""
+
+    narrow_flop_per_s: Column
+    wide_flop_per_s: Column
+    attention_flop_per_s: Column
+    bytes_per_s: Column
+    call_s: Column
+    step_s: Column
+    sequence_s: Column
+    token_s: Column
+    overlap: Column
+    expert_imbalance: Column
+    stream: Column
+    fabric: Fabric
+
+
+@cache
+def fitted_serving(path: Path = FITTED) -> ServingEfficiencies:
+    """The shipped fit."""
+    with path.open("rb") as stream:
+        return from_mapping(tomllib.load(stream), ServingEfficiencies, at=str(path))
+
+
+def serving_rates(
+    node: Node, precision: Precision, fit: ServingEfficiencies, engine: str | None = None
+) -> ServingRates:
+    """What one node's devices and links reach in that precision."""
+    sold = hardware_columns(node, precision, 0.0)
+    die, host = fit.die(node.accelerator), fit.engine(engine)
+    up, out = node.link("scale-up"), node.link("scale-out")
+    up_fit = fit.fabric(up.fabric if up else "", "scale-up")
+    out_fit = fit.fabric(out.fabric if out else "", "scale-out")
+    if up is None:
+        up_fit = out_fit
+    narrow = {"fp8": die.fp8, "mxfp8": die.fp8, "nvfp4": die.fp4}.get(precision, die.gemm)
+    one = {f.name: float(np.ravel(getattr(sold, f.name))[0]) for f in fields(sold)}
+    return ServingRates(
+        narrow_flop_per_s=one["narrow_flop_per_s"] * narrow,
+        wide_flop_per_s=one["wide_flop_per_s"] * die.gemm,
+        attention_flop_per_s=one["wide_flop_per_s"] * die.attention,
+        bytes_per_s=one["bytes_per_s"] * die.memory,
+        call_s=die.call_s,
+        step_s=host.step_s,
+        sequence_s=host.sequence_s,
+        token_s=host.token_s,
+        overlap=fit.shared.overlap,
+        expert_imbalance=fit.shared.expert_imbalance,
+        stream=fit.shared.stream,
+        fabric=Fabric(
+            domain=one["scale_up_domain"],
+            up_bytes_per_s=one["up_bytes_per_s"] * up_fit.bandwidth,
+            up_latency_s=up_fit.latency_s,
+            out_bytes_per_s=one["out_bytes_per_s"] * out_fit.bandwidth,
+            out_latency_s=out_fit.latency_s,
+            mesh_pair_bytes_per_s=one["mesh_pair_bytes_per_s"] * up_fit.bandwidth,
+            torus_axes=one["torus_axes"],
+        ),
+    )
