@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from twofold.policy.kv_blocks import BlockPool, Key
+from twofold.policy.kv_blocks import BlockPool, Keys
 
 Batching = Literal["static", "continuous"]
 
@@ -50,7 +50,7 @@ class Sequence:
     id: int
     prompt_tokens: int
     max_new_tokens: int
-    prefix_keys: tuple[Key, ...] = ()
+    prefix_keys: Keys = ()
     computed: int = 0
     generated: int = 0
     cached: int = 0
@@ -67,13 +67,22 @@ class Sequence:
         return self.prompt_tokens + self.generated - self.computed
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A sequence's part of a step: its next `num_tokens` tokens; `yields` one if it ends them."""
 
     sequence: Sequence
     num_tokens: int
     yields: bool
+
+
+class Work(NamedTuple):
+    """What the time of a step depends on, as a `StepCurve` counts it: computed tokens, sequences,
+    query-key pairs of prompt tokens, keys that decoding sequences read (each its own included)."""
+
+    tokens: int
+    sequences: int
+    pairs: int
+    keys: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,17 @@ class Batch:
         """Whether every sequence takes one token and yields one."""
         return all(entry.yields and entry.num_tokens == 1 for entry in self.entries)
 
+    def work(self) -> Work:
+        """Of the step that is to be executed: counted before `advance`."""
+        tokens = pairs = keys = 0
+        for sequence, taken, yields in self.entries:
+            tokens += taken
+            if yields and taken == 1:
+                keys += sequence.computed + 1
+            else:
+                pairs += taken * sequence.computed + taken * (taken + 1) // 2
+        return Work(tokens, len(self.entries), pairs, keys)
+
 
 class Scheduler:
     """Decides step after step: `schedule`, execute, `advance`. First come, first served.
@@ -106,18 +126,17 @@ class Scheduler:
         self.running: list[Sequence] = []
 
     def fits(self, prompt_tokens: int, max_new_tokens: int) -> bool:
-        """Whether such a sequence could ever be served to its end."""
-        whole = self.limits.chunked or prompt_tokens + max_new_tokens <= (
-            self.limits.max_batched_tokens
-        )
-        blocks = self.pool.blocks_for(prompt_tokens + max_new_tokens)
-        return whole and blocks <= self.limits.num_blocks
+        """Whether such a sequence could ever be served to its end. Its last token is only told,
+        not computed on."""
+        computed = prompt_tokens + max_new_tokens - 1
+        whole = self.limits.chunked or computed <= self.limits.max_batched_tokens
+        return whole and self.pool.blocks_for(computed) <= self.limits.num_blocks
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
     def drop(self, sequence: Sequence) -> None:
-        """It is not wanted any more, wherever it stands."""
+        """It is not wanted any more, wherever it stands. Between steps, never within one."""
         if sequence in self.running:
             self.running.remove(sequence)
             self._release(sequence)
@@ -169,17 +188,26 @@ class Scheduler:
         return ended
 
     def steady_steps(self, batch: Batch) -> int:
-        """For how many steps the batch stays as it is if nothing arrives: what lets the
-        simulated clock leap from change to change."""
-        if not batch.entries or not batch.is_decode:
+        """For at least how many steps the batch stays as it is if nothing arrives: what lets the
+        simulated clock leap from change to change. Whoever gave up its blocks may come back at
+        the next step, and whoever ends its prompt names a block that another can use."""
+        if not batch.entries or batch.preempted or not batch.is_decode:
             return 1
-        block_tokens, needed = self.limits.block_tokens, 0
-        steps = min(e.sequence.max_new_tokens - e.sequence.generated for e in batch.entries)
-        for entry in batch.entries:
-            sequence = entry.sequence
-            blocks = -(-(sequence.computed + steps) // block_tokens)
-            needed += max(0, blocks - len(sequence.blocks))
-        return steps if needed <= self.pool.num_free else 1
+        sequences = [entry.sequence for entry in batch.entries]
+        if any(sequence.computed < sequence.prompt_tokens for sequence in sequences):
+            return 1
+        steps = min(sequence.max_new_tokens - sequence.generated for sequence in sequences)
+        while steps > 1 and self._more_blocks(sequences, steps) > self.pool.num_free:
+            steps //= 2
+        return steps
+
+    def _more_blocks(self, sequences: Iterable[Sequence], steps: int) -> int:
+        """That they need for so many tokens each."""
+        block_tokens = self.limits.block_tokens
+        return sum(
+            max(0, -(-(sequence.computed + steps) // block_tokens) - len(sequence.blocks))
+            for sequence in sequences
+        )
 
     def _next_tokens(self, pending: int, budget: int) -> int:
         if self.limits.chunked:

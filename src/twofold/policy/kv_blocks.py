@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 Key = Hashable
+Keys = Sequence[Key]
 
 
 class BlockPool:
@@ -50,7 +51,7 @@ class BlockPool:
             self._holders[block] = 1
         return blocks
 
-    def find(self, keys: Sequence[Key]) -> list[int]:
+    def find(self, keys: Keys) -> list[int]:
         """The blocks of the longest known beginning; they are not held yet."""
         found = []
         for key in keys:
