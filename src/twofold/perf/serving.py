@@ -17,12 +17,21 @@ from twofold.model.cache import cache_elements
 from twofold.perf.joints import joint_of
 from twofold.perf.serving_memory import ServingMemory, plan_layout, serving_memory
 from twofold.perf.serving_rates import ServingEfficiencies, fitted_serving, serving_rates
-from twofold.perf.serving_terms import PARTS, Steps, StepTerms, curve_terms, price_steps, step_terms
+from twofold.perf.serving_terms import (
+    PART_USE,
+    PARTS,
+    Steps,
+    StepTerms,
+    curve_terms,
+    price_steps,
+    step_terms,
+)
 from twofold.perf.serving_work import kv_bytes, serving_volumes
 from twofold.perf.speeds import fitted_efficiencies
 from twofold.serving_plan import ServingPlan
 
 __all__ = [
+    "PART_USE",
     "PARTS",
     "Replica",
     "ServingMemory",

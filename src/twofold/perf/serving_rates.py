@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from twofold.document import from_mapping
 from twofold.fleet import Accelerator, Node
 from twofold.perf.collectives import Fabric
+from twofold.perf.rates import HardwareColumns
 from twofold.perf.speeds import hardware_columns
 from twofold.plan import Precision
 
@@ -51,11 +52,14 @@ class ServingFabric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingEngine:
-    """Time on the host: per step, per sequence of a step, per token of a step."""
+    """Time on the host: per step, per sequence of a step, per token of a step. A request spends
+    `request_s` on its way in and `wait_steps` steps before its first one begins."""
 
     step_s: float
     sequence_s: float
     token_s: float
+    request_s: float
+    wait_steps: float
     num_curves: int = 0
 
 
@@ -72,13 +76,18 @@ class ServingShared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingEfficiencies:
-    """The whole fit; `spread` is the 90 % half-width of ln of a step's time, by familiarity."""
+    """The whole fit; `spread` is the 90 % half-width of ln of a step's time, by familiarity.
+
+    `waves` are habits of benchmarks, by the table: the share of all users whose prompts come at
+    the same time. Plans know of none.
+    """
 
     shared: ServingShared
     dies: dict[str, ServingDie]
     vendors: dict[str, ServingDie]
     fabrics: dict[str, ServingFabric]
     engines: dict[str, ServingEngine]
+    waves: dict[str, float] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
@@ -119,6 +128,24 @@ class ServingRates:
     fabric: Fabric
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingReach:
+    """Reached over sold, overheads and latencies in seconds: floats, or columns of rows."""
+
+    narrow: Column
+    wide: Column
+    attention: Column
+    memory: Column
+    call_s: Column
+    up: Column
+    up_latency_s: Column
+    out: Column
+    out_latency_s: Column
+    step_s: Column
+    sequence_s: Column
+    token_s: Column
+
+
 @cache
 def fitted_serving(path: Path = FITTED) -> ServingEfficiencies:
     """The shipped fit."""
@@ -131,33 +158,59 @@ def serving_rates(
 ) -> ServingRates:
     """What one node's devices and links reach in that precision."""
     sold = hardware_columns(node, precision, 0.0)
+    numbers = {f.name: float(np.ravel(getattr(sold, f.name))[0]) for f in fields(sold)}
+    reach = serving_reach(node, precision, fit, engine)
+    return reached_rates(HardwareColumns(**numbers), reach, fit.shared)  # type: ignore[arg-type]
+
+
+def serving_reach(
+    node: Node, precision: Precision, fit: ServingEfficiencies, engine: str | None
+) -> ServingReach:
+    """The fit's numbers for one node, precision and engine."""
     die, host = fit.die(node.accelerator), fit.engine(engine)
     up, out = node.link("scale-up"), node.link("scale-out")
-    up_fit = fit.fabric(up.fabric if up else "", "scale-up")
     out_fit = fit.fabric(out.fabric if out else "", "scale-out")
-    if up is None:
-        up_fit = out_fit
+    up_fit = fit.fabric(up.fabric, "scale-up") if up else out_fit
     narrow = {"fp8": die.fp8, "mxfp8": die.fp8, "nvfp4": die.fp4}.get(precision, die.gemm)
-    one = {f.name: float(np.ravel(getattr(sold, f.name))[0]) for f in fields(sold)}
-    return ServingRates(
-        narrow_flop_per_s=one["narrow_flop_per_s"] * narrow,
-        wide_flop_per_s=one["wide_flop_per_s"] * die.gemm,
-        attention_flop_per_s=one["wide_flop_per_s"] * die.attention,
-        bytes_per_s=one["bytes_per_s"] * die.memory,
+    return ServingReach(
+        narrow=narrow,
+        wide=die.gemm,
+        attention=die.attention,
+        memory=die.memory,
         call_s=die.call_s,
+        up=up_fit.bandwidth,
+        up_latency_s=up_fit.latency_s,
+        out=out_fit.bandwidth,
+        out_latency_s=out_fit.latency_s,
         step_s=host.step_s,
         sequence_s=host.sequence_s,
         token_s=host.token_s,
-        overlap=fit.shared.overlap,
-        expert_imbalance=fit.shared.expert_imbalance,
-        stream=fit.shared.stream,
+    )
+
+
+def reached_rates(
+    sold: HardwareColumns, reach: ServingReach, shared: ServingShared
+) -> ServingRates:
+    """What is sold times what is reached, floats or columns."""
+    return ServingRates(
+        narrow_flop_per_s=sold.narrow_flop_per_s * reach.narrow,
+        wide_flop_per_s=sold.wide_flop_per_s * reach.wide,
+        attention_flop_per_s=sold.wide_flop_per_s * reach.attention,
+        bytes_per_s=sold.bytes_per_s * reach.memory,
+        call_s=reach.call_s,
+        step_s=reach.step_s,
+        sequence_s=reach.sequence_s,
+        token_s=reach.token_s,
+        overlap=shared.overlap,
+        expert_imbalance=shared.expert_imbalance,
+        stream=shared.stream,
         fabric=Fabric(
-            domain=one["scale_up_domain"],
-            up_bytes_per_s=one["up_bytes_per_s"] * up_fit.bandwidth,
-            up_latency_s=up_fit.latency_s,
-            out_bytes_per_s=one["out_bytes_per_s"] * out_fit.bandwidth,
-            out_latency_s=out_fit.latency_s,
-            mesh_pair_bytes_per_s=one["mesh_pair_bytes_per_s"] * up_fit.bandwidth,
-            torus_axes=one["torus_axes"],
+            domain=sold.scale_up_domain,
+            up_bytes_per_s=sold.up_bytes_per_s * reach.up,
+            up_latency_s=reach.up_latency_s,
+            out_bytes_per_s=sold.out_bytes_per_s * reach.out,
+            out_latency_s=reach.out_latency_s,
+            mesh_pair_bytes_per_s=sold.mesh_pair_bytes_per_s * reach.up,
+            torus_axes=sold.torus_axes,
         ),
     )

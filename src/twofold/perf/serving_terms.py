@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,17 @@ PARTS = (
 
 _LONG = 1e9
 """Bytes of a message that is all bandwidth."""
+
+PART_USE: dict[str, Literal["tensor", "memory", "link", "idle"]] = {
+    "weights": "memory",
+    "products": "tensor",
+    "attention": "tensor",
+    "cache": "memory",
+    "activations": "memory",
+    "communication": "link",
+    "overhead": "idle",
+}
+"""What a device is busy with in each part, for its power."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,45 +157,37 @@ def curve_terms(curve: StepCurve) -> StepTerms:
 def price_steps(terms: StepTerms, steps: Steps) -> dict[str, Array]:
     """Seconds by part; they add up to the step.
 
-    With p pipeline stages a step is that of p micro-batches in flight, each of a p-th of the
+    Of products and the weights they read the shorter is hidden but for 1 - overlap of it: what
+    products add to the reading, c - w min(c, r), is theirs. With p pipeline stages a step is that of p micro-batches in flight, each of a p-th of the
     tokens through all stages: as fast as the full pass of one of them. An attention group has
     its share of the sequences, but no less than one whole.
     """
     t = terms
     tokens, sequences = steps.tokens / t.stages, steps.sequences / t.stages
-    share = 1.0 / np.clip(sequences, 1.0, t.groups)
+    pairs, keys = steps.pairs / t.stages, steps.keys / t.stages
+    share = 1.0 / np.minimum(np.maximum(sequences, 1.0), t.groups)
     grouped = tokens * share
     touched = touched_fraction(np.maximum(tokens, 1.0), t.routed_fraction)
-    weights = (
-        np.asarray(t.dense_weight_s + 0.0 * tokens),
-        t.expert_weight_s * touched,
-        np.asarray(t.head_weight_s + 0.0 * tokens),
+    dense_s = t.group_token_s * grouped + t.token_s * tokens
+    expert_s, expert_read_s = t.expert_token_s * tokens, t.expert_weight_s * touched
+    head_s = t.head_sequence_s * sequences
+    hidden_s = t.overlap * (
+        np.minimum(dense_s, t.dense_weight_s)
+        + np.minimum(expert_s, expert_read_s)
+        + np.minimum(head_s, t.head_weight_s)
     )
-    arithmetic = (
-        t.group_token_s * grouped + t.token_s * tokens,
-        t.expert_token_s * tokens,
-        t.head_sequence_s * sequences,
-    )
-    weights_s = weights[0] + weights[1] + weights[2]
-    products_s = sum(
-        overlapped_s(np.asarray(compute), read, np.asarray(t.overlap)) - read
-        for compute, read in zip(arithmetic, weights, strict=True)
-    )
-    pairs, keys = steps.pairs / t.stages, steps.keys / t.stages
     seen_pairs = np.minimum(pairs, tokens * t.window)
     seen_keys = np.minimum(keys, sequences * t.window)
     return {
-        "weights": weights_s,
-        "products": np.asarray(products_s),
-        "attention": np.asarray((t.pair_s * pairs + t.window_pair_s * seen_pairs) * share),
-        "cache": np.asarray((t.key_s * keys + t.window_key_s * seen_keys) * share),
-        "activations": np.asarray(
+        "weights": t.dense_weight_s + t.head_weight_s + expert_read_s,
+        "products": dense_s + expert_s + head_s - hidden_s,
+        "attention": (t.pair_s * pairs + t.window_pair_s * seen_pairs) * share,
+        "cache": (t.key_s * keys + t.window_key_s * seen_keys) * share,
+        "activations": (
             t.group_stream_s * grouped + t.stream_s * tokens + t.head_stream_s * sequences
         ),
-        "communication": np.asarray(
-            t.message_fixed_s + t.group_message_s * grouped + t.message_s * tokens
-        ),
-        "overhead": np.asarray(
+        "communication": t.message_fixed_s + t.group_message_s * grouped + t.message_s * tokens,
+        "overhead": (
             t.fixed_s + t.host_sequence_s * steps.sequences + t.host_token_s * steps.tokens
         ),
     }

@@ -201,7 +201,7 @@ def kv_bytes(layout: Layout) -> float:
 def touched_fraction(tokens: Column, routed_fraction: Column) -> Array:
     """Of the experts those that at least one of the tokens takes: 1 - (1 - k/E)^tokens, each token
     choosing at random."""
-    return np.asarray(1.0 - (1.0 - np.asarray(routed_fraction)) ** tokens)
+    return np.asarray(1.0 - (1.0 - routed_fraction) ** tokens)
 
 
 @dataclass(frozen=True, slots=True)
