@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from twofold import __version__
+from twofold.cli.benching import Bench
 from twofold.cli.estimation import Estimate, Explain, Validate
 from twofold.cli.facts import Catalog, Inspect
 from twofold.cli.machine import Calibrate, Doctor
@@ -36,6 +37,7 @@ Verb = (
     | Annotated[Validate, tyro.conf.subcommand("validate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Prove, tyro.conf.subcommand("prove")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
 )
 
 

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 def write_evidence(evidence: Evidence, path: Path) -> None:
     """Write, or replace as a whole. Raises InputError for a number that is not finite."""
     content = asdict(evidence)
-    for place in _not_finite(content):
+    for place in not_finite(content):
         raise InputError(
             "the value is not a finite number, and JSON has no form for it",
             at=f"{path}, evidence{place}",
@@ -47,7 +47,7 @@ def read_evidence(path: Path) -> Evidence:
 
 def read_with_hash(path: Path) -> tuple[Evidence, bool]:
     """The evidence, and whether its content has the hash that the file names."""
-    envelope = _parse(path)
+    envelope = parse_json(path)
     if not isinstance(envelope, dict) or set(envelope) != {"kind", "content_hash", "evidence"}:
         raise InputError(
             "the file is not evidence of Twofold",
@@ -79,10 +79,11 @@ def predictions_hash(arms: Sequence[Arm]) -> str:
     )
 
 
-def _parse(path: Path) -> Any:
+def parse_json(path: Path) -> Any:
+    """Strict JSON: no NaN, no infinity, no number past what a float holds."""
     try:
         value = json.loads(read_text(path), parse_constant=_refuse_constant)
-        for place in _not_finite(value):
+        for place in not_finite(value):
             raise ValueError(f"the number at {place} is too large")
     except (ValueError, RecursionError) as error:
         raise InputError(
@@ -95,14 +96,14 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _not_finite(value: Any, place: str = "") -> Iterator[str]:
+def not_finite(value: Any, place: str = "") -> Iterator[str]:
     """Places of NaN, infinity, and integers past what a float holds, inside decoded JSON."""
     if isinstance(value, int | float):
         if not -sys.float_info.max <= value <= sys.float_info.max:
             yield place
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _not_finite(item, f"{place}.{key}")
+            yield from not_finite(item, f"{place}.{key}")
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _not_finite(item, f"{place}.{index}")
+            yield from not_finite(item, f"{place}.{index}")

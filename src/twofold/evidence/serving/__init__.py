@@ -1,0 +1,1 @@
+"""Evidence of serving: answers as they came, and the goodput that follows from them."""
