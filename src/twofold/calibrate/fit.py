@@ -214,7 +214,12 @@ def _values(unknowns: Array) -> Array:
     """Efficiencies [.., fields] from unknowns that are 0 at the first guess: x of the guess times
     e^unknown, and fractions smoothly held below 1, x / (1 + x^8)^(1/8)."""
     raw = np.array([_START[name] for name in EFFICIENCY_FIELDS]) * np.exp(unknowns)
-    return np.where(_BOUNDED, raw * (1.0 + raw**_KNEE) ** (-1.0 / _KNEE), raw)
+    return np.where(_BOUNDED, below_one(raw), raw)
+
+
+def below_one(raw: Array) -> Array:
+    """x / (1 + x^8)^(1/8): itself where small, never past 1."""
+    return np.asarray(raw * (1.0 + raw**_KNEE) ** (-1.0 / _KNEE))
 
 
 def _fabric_values(scope: str, unknowns: Array) -> Array:

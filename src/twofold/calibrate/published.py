@@ -67,29 +67,41 @@ class Assumptions:
         self.counts[rule] += 1
 
 
-def read_rows(path: Path) -> list[PublishedRow]:
-    """Read the CSV. InputError for a file that is none, or a cell that is no number."""
+def read_rows(
+    path: Path, labels: tuple[str, ...] = _LABELS, numbers: tuple[str, ...] = _NUMBERS
+) -> list[PublishedRow]:
+    """Read the CSV's columns of those names, by default those of training runs. InputError for a
+    file that is none, or a cell that is no number."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
             header = reader.fieldnames or []
-            if not set(header) & set(_NUMBERS):
+            if not set(header) & set(numbers):
                 raise InputError(
                     "the file has none of the columns of measured runs",
                     at=str(path),
                     help="columns are named as in docs/validation.md: model_name, layers, hidden, "
                     "accelerator, accel_count, seq_len, global_batch, step_time_s ...",
                 )
-            return [_row(record, line, path) for line, record in enumerate(reader, start=2)]
+            return [
+                _row(record, line, path, labels, numbers)
+                for line, record in enumerate(reader, start=2)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"the file cannot be read as CSV: {error}", at=str(path), help="check the path"
         ) from error
 
 
-def _row(record: dict[str, str | None], line: int, path: Path) -> PublishedRow:
+def _row(
+    record: dict[str, str | None],
+    line: int,
+    path: Path,
+    label_names: tuple[str, ...],
+    number_names: tuple[str, ...],
+) -> PublishedRow:
     numbers: dict[str, float] = {}
-    for name in _NUMBERS:
+    for name in number_names:
         cell = (record.get(name) or "").strip()
         if not cell:
             continue
@@ -106,7 +118,7 @@ def _row(record: dict[str, str | None], line: int, path: Path) -> PublishedRow:
                 help="use a finite, non-negative number, or leave the cell empty",
             )
         numbers[name] = value
-    labels = {name: (record.get(name) or "").strip() for name in _LABELS}
+    labels = {name: (record.get(name) or "").strip() for name in label_names}
     return PublishedRow(line=line, labels=labels, numbers=numbers)
 
 
