@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from twofold.document import SCHEMA_VERSION, part_hash, read_json, write_json
+from twofold.document import SCHEMA_VERSION, from_mapping, part_hash, read_json, write_json
 from twofold.errors import InputError
 from twofold.fleet import Fleet
 from twofold.model import Model
@@ -50,6 +50,9 @@ def make_serving_document(
     weights: str | None = None,
     date: str | None = None,
 ) -> ServingDocument:
+    """The workload is taken as it will be read again, whole numbers as the floats they stand for:
+    its hash would differ otherwise."""
+    workload = from_mapping(asdict(workload), Serve, at="workload")
     return ServingDocument(
         twofold_version=twofold_version,
         seed=seed,

@@ -20,6 +20,7 @@ from twofold.cli.output import answer, say
 from twofold.cli.planning import Plan
 from twofold.cli.proving import Prove
 from twofold.cli.running import Run
+from twofold.cli.serving import Serve
 from twofold.errors import TwofoldError
 
 EXIT_INTERNAL = 70
@@ -36,6 +37,7 @@ Verb = (
     | Annotated[Catalog, tyro.conf.subcommand("catalog")]
     | Annotated[Validate, tyro.conf.subcommand("validate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Prove, tyro.conf.subcommand("prove")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
 )

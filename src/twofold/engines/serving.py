@@ -1,0 +1,198 @@
+"""A serving plan into a Job of the embedded engine, or into the vLLM command for a fleet."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from twofold.errors import InputError
+from twofold.launch import Job
+from twofold.serving_document import ServingDocument, write_serving_plan
+from twofold.serving_plan import ServingPlan
+
+LOCAL = "local"
+
+
+def serving_job(
+    document: ServingDocument,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    max_queue: int | None = None,
+) -> Job:
+    """A process that serves the plan until SIGTERM. Writes `serve.json` into the folder; when it
+    listens, the job's log has a line `{"event": "listening", "url": ...}`."""
+    path = folder / "serve.json"
+    write_serving_plan(document, path)
+    return Job(
+        name=folder.name,
+        argv=serving_argv(path, host=host, port=port, max_queue=max_queue),
+        folder=folder,
+        environment={"OMP_NUM_THREADS": str(document.plan.threads)},
+    )
+
+
+def serving_argv(
+    path: Path, *, host: str, port: int, max_queue: int | None = None
+) -> tuple[str, ...]:
+    argv = [sys.executable, "-m", "twofold.runtime.serve", str(path)]
+    argv += ["--host", host, "--port", str(port)]
+    return tuple(argv if max_queue is None else [*argv, "--max-queue", str(max_queue)])
+
+
+def probe_job(document: ServingDocument, folder: Path) -> Job:
+    """Times the engine's steps; its rows are JSON lines in the job's log."""
+    path = folder / "serve.json"
+    write_serving_plan(document, path)
+    return Job(
+        name=folder.name,
+        argv=(sys.executable, "-m", "twofold.runtime.serve.probe", str(path)),
+        folder=folder,
+        environment={"OMP_NUM_THREADS": str(document.plan.threads)},
+    )
+
+
+def is_local(document: ServingDocument) -> bool:
+    """Whether the plan is for this machine."""
+    return document.plan.pool == LOCAL and document.plan.prefill is None
+
+
+class Flag(NamedTuple):
+    """One argument of a command, and the field of the plan that it comes from."""
+
+    words: str
+    comes_from: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rule:
+    lever: str
+    refuses: Callable[[ServingPlan], bool]
+    what: str
+    help: str
+
+
+_VLLM_CANNOT = (
+    _Rule(
+        lever="batching",
+        refuses=lambda plan: plan.batching != "continuous",
+        what="vLLM batches continuously, and the plan says '{plan.batching}'",
+        help="plan with batching 'continuous'",
+    ),
+    _Rule(
+        lever="prefill",
+        refuses=lambda plan: plan.prefill is not None,
+        what="vLLM's `serve` alone does not split prefill and decode over pools: it takes a proxy "
+        "and a KV connector for your fabric",
+        help="plan without prefill, or set up vLLM's disaggregated prefilling by hand",
+    ),
+    _Rule(
+        lever="precision",
+        refuses=lambda plan: plan.precision not in ("bf16", "fp16", "fp32"),
+        what="vLLM takes fewer bits than 16 from the weights' own format, not as a precision of "
+        "products: {plan.precision}",
+        help="plan in bf16 with weight_precision 'fp8', or name weights that are quantised",
+    ),
+    _Rule(
+        lever="weight_precision",
+        refuses=lambda plan: plan.weight_precision not in ("same", "fp8"),
+        what="vLLM quantises to fp8 while it loads; weights in {plan.weight_precision} must be "
+        "stored so",
+        help="plan with weight_precision 'same' and name weights that are quantised already",
+    ),
+    _Rule(
+        lever="kv_precision",
+        refuses=lambda plan: plan.kv_precision not in ("same", "fp8"),
+        what="vLLM does not keep keys and values in {plan.kv_precision}",
+        help="plan with kv_precision 'same' or 'fp8'",
+    ),
+    _Rule(
+        lever="block_tokens",
+        refuses=lambda plan: plan.block_tokens not in (8, 16, 32, 64, 128),
+        what="vLLM has blocks of 8, 16, 32, 64 or 128 tokens, not {plan.block_tokens}",
+        help="plan with block_tokens 16",
+    ),
+    _Rule(
+        lever="expert_degree",
+        refuses=lambda plan: plan.expert_degree not in (1, plan.tensor_degree),
+        what="vLLM spreads experts over all {plan.tensor_degree} devices of a replica or over "
+        "none, not over {plan.expert_degree}",
+        help="plan with expert_degree 1 or as the tensor degree",
+    ),
+    _Rule(
+        lever="attention_data_degree",
+        refuses=lambda plan: plan.attention_data_degree > 1 and plan.replicas > 1,
+        what="vLLM's data-parallel degree is that of attention or counts replicas, and the plan "
+        "has {plan.attention_data_degree} and {plan.replicas}",
+        help="plan for one replica, and start the command once for each",
+    ),
+)
+
+
+def vllm_flags(document: ServingDocument) -> list[Flag]:
+    """The arguments of `vllm serve`, model first. InputError names the lever it cannot express.
+
+    DP attention: vLLM runs d engines of tensor / d devices each, whose experts are joined.
+    """
+    plan, model = document.plan, document.model
+    for rule in _VLLM_CANNOT:
+        if rule.refuses(plan):
+            raise InputError(rule.what.format(plan=plan), at=f"plan, {rule.lever}", help=rule.help)
+    groups = plan.attention_data_degree
+    flags = [
+        Flag(shlex.quote(document.weights or model.name), "weights"),
+        Flag(f"--dtype {_DTYPES[plan.precision]}", "precision"),
+        Flag(f"--tensor-parallel-size {plan.tensor_degree // groups}", "tensor_degree"),
+        Flag(f"--max-num-seqs {plan.max_num_seqs}", "max_num_seqs"),
+        Flag(f"--max-num-batched-tokens {plan.max_batched_tokens}", "max_batched_tokens"),
+        Flag(f"--block-size {plan.block_tokens}", "block_tokens"),
+        Flag(f"--gpu-memory-utilization {plan.memory_fraction:g}", "memory_fraction"),
+        Flag(f"--{_no(plan.chunked_prefill)}enable-chunked-prefill", "chunked_prefill"),
+        Flag(f"--{_no(plan.prefix_caching)}enable-prefix-caching", "prefix_caching"),
+    ]
+    if plan.pipeline_degree > 1:
+        flags.append(Flag(f"--pipeline-parallel-size {plan.pipeline_degree}", "pipeline_degree"))
+    if plan.replicas > 1 and model.experts is None:
+        flags.append(Flag(f"--data-parallel-size {plan.replicas}", "replicas"))
+    if groups > 1:
+        flags.append(Flag(f"--data-parallel-size {groups}", "attention_data_degree"))
+    if plan.expert_degree > 1 or (groups > 1 and model.experts is not None):
+        flags.append(Flag("--enable-expert-parallel", "expert_degree"))
+    if plan.weight_precision == "fp8":
+        flags.append(Flag("--quantization fp8", "weight_precision"))
+    if plan.kv_precision == "fp8":
+        flags.append(Flag("--kv-cache-dtype fp8", "kv_precision"))
+    if plan.num_blocks:
+        flags.append(Flag(f"--num-gpu-blocks-override {plan.num_blocks}", "num_blocks"))
+    return flags
+
+
+def vllm_command(document: ServingDocument) -> str:
+    """The command to paste, and after it what each argument comes from.
+
+    Graphs and compilation stay at vLLM's defaults. Data-parallel engines of a model with experts
+    share those, so whole copies of such a model are commands of their own.
+    """
+    flags = vllm_flags(document)
+    words = " \\\n  ".join(flag.words for flag in flags)
+    width = max(len(flag.words) for flag in flags)
+    origins = [f"# {flag.words:<{width}}  plan, {flag.comes_from}" for flag in flags[1:]]
+    lines = [f"vllm serve {words}", "", *origins]
+    if document.plan.replicas > 1 and document.model.experts is not None:
+        lines.append(
+            f"# start it {document.plan.replicas} times behind a load balancer, on "
+            f"{document.plan.replica_devices} devices each  plan, replicas"
+        )
+    return "\n".join(lines)
+
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def _no(flag: bool) -> str:
+    return "" if flag else "no-"

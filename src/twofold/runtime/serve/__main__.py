@@ -1,0 +1,61 @@
+"""`python -m twofold.runtime.serve serve.json`: serve a plan over HTTP.
+
+When it listens it says so in one JSON line on stdout. SIGTERM lets open answers end and exits
+with 0, Ctrl-C with 130; a second signal does not wait. An error is one JSON line on stderr. The
+API key, where one is to be required, is read from TWOFOLD_API_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from twofold.errors import EnvironmentLack, TwofoldError
+
+MAX_QUEUE = 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m twofold.runtime.serve", description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    parser.add_argument("--max-queue", type=int, default=MAX_QUEUE, help="then 429")
+    arguments = parser.parse_args()
+    try:
+        return _run(arguments)
+    except TwofoldError as error:
+        said = {"error": error.what, "at": error.at, "help": error.help}
+        with suppress(OSError):
+            line = json.dumps({**said, "exit_code": error.exit_code})
+            print(line, file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        from twofold.runtime.serve.server import serve
+    except ImportError as error:
+        raise EnvironmentLack(
+            f"a package for serving is not installed: {error}", help="pip install 'twofold[serve]'"
+        ) from error
+    return asyncio.run(
+        serve(
+            arguments.plan,
+            host=arguments.host,
+            port=arguments.port,
+            max_queue=arguments.max_queue,
+            api_key=os.environ.get("TWOFOLD_API_KEY") or None,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The engine's process: load, then step while there is work and sleep while there is none."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+
+from twofold.errors import TwofoldError
+from twofold.runtime.serve.messages import Cancel, Failed, Ready, Request, Stepped
+
+Command = Request | Cancel | None
+"""None: the front has gone."""
+
+
+def run_engine(path: Path, connection: Connection) -> None:
+    """Until the front hangs up. What goes wrong is told to it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        _serve(path, connection)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    except TwofoldError as error:
+        connection.send(
+            Failed(what=error.what, at=error.at, help=error.help, exit_code=error.exit_code)
+        )
+    except Exception as error:
+        connection.send(Failed(what=repr(error), trace=traceback.format_exc()))
+
+
+def _serve(path: Path, connection: Connection) -> None:
+    from torch import OutOfMemoryError
+
+    from twofold.runtime.serve.assembly import make_engine
+    from twofold.runtime.serve.loading import refuse_out_of_memory
+    from twofold.serving_document import read_serving_plan
+
+    try:
+        engine = make_engine(read_serving_plan(path))
+        connection.send(
+            Ready(
+                num_blocks=engine.scheduler.limits.num_blocks,
+                device=str(engine.cache.keys.device),
+            )
+        )
+        commands = _listen(connection)
+        while True:
+            while engine.is_idle or not commands.empty():
+                command = commands.get()
+                if command is None:
+                    return
+                if isinstance(command, Cancel):
+                    engine.cancel(command.id)
+                    if engine.is_idle:
+                        connection.send(Stepped([], engine.counts()))
+                else:
+                    engine.add(command)
+            connection.send(engine.step())
+    except OutOfMemoryError as error:
+        raise refuse_out_of_memory(error) from error
+
+
+def _listen(connection: Connection) -> SimpleQueue[Command]:
+    """Commands are taken off the pipe at all times, so that the front never waits to send one."""
+    commands: SimpleQueue[Command] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            while True:
+                commands.put(connection.recv())
+        except (EOFError, OSError):
+            commands.put(None)
+
+    threading.Thread(target=read, name="commands", daemon=True).start()
+    return commands

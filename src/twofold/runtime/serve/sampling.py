@@ -1,0 +1,84 @@
+"""Which token comes next.
+
+A draw inverts the cumulative distribution at one uniform number of the request's own generator, so
+that with a seed its tokens do not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from twofold.runtime.serve.messages import Logprobs, Request
+
+
+class Draw(NamedTuple):
+    """How a row of logits is drawn from: `barred` tokens cannot come."""
+
+    request: Request
+    random: Random
+    barred: frozenset[int] = frozenset()
+
+
+def choose_tokens(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Logits [R, V] in fp32, one draw a row -> R tokens. Rows with barred tokens are changed."""
+    for row, draw in enumerate(draws):
+        if draw.barred:
+            logits[row, list(draw.barred)] = float("-inf")
+    chosen: list[int] = logits.argmax(-1).tolist()
+    drawn = [row for row, draw in enumerate(draws) if draw.request.temperature > 0]
+    if drawn:
+        tokens = _draw(logits[drawn], [draws[row] for row in drawn])
+        for row, token in zip(drawn, tokens, strict=True):
+            chosen[row] = token
+    return chosen
+
+
+def _draw(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
+    """Temperature, then top-k, then top-p, as vLLM and Hugging Face do."""
+    device, vocab = logits.device, logits.shape[-1]
+    requests = [draw.request for draw in draws]
+    uniform = torch.tensor([[draw.random.random()] for draw in draws], dtype=torch.float64).to(
+        device
+    )
+    temperature = torch.tensor([[request.temperature] for request in requests], device=device)
+    logits = logits / temperature
+    if all(request.top_k in (0, vocab) and request.top_p == 1 for request in requests):
+        return _invert(logits.softmax(-1), uniform)
+    logits, order = logits.sort(descending=True, stable=True)
+    kept = torch.tensor([[request.top_k or vocab] for request in requests], device=device)
+    logits = logits.masked_fill(torch.arange(vocab, device=device) >= kept, float("-inf"))
+    probabilities = logits.softmax(-1)
+    top_p = torch.tensor([[request.top_p] for request in requests], device=device)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities = probabilities.masked_fill((before >= top_p) & (before > 0), 0.0)
+    ranks = torch.tensor(_invert(probabilities, uniform), device=device)[:, None]
+    tokens: list[int] = order.gather(1, ranks)[:, 0].tolist()
+    return tokens
+
+
+def _invert(probabilities: Tensor, uniform: Tensor) -> list[int]:
+    """The first index whose cumulative probability exceeds uniform x the sum."""
+    cumulative = probabilities.double().cumsum(-1)
+    found = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).gt(0).int().argmax(-1)
+    tokens: list[int] = torch.minimum(found[:, 0], last).tolist()
+    return tokens
+
+
+def logprobs_of(logits: Tensor, tokens: Sequence[int], number: int) -> list[Logprobs]:
+    """Of tokens under logits [R, V], before temperature and cuts, with the `number` likeliest."""
+    logprobs = logits.log_softmax(-1)
+    own = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+    if number == 0:
+        return [Logprobs(value, ()) for value in own]
+    best, which = logprobs.topk(number, dim=-1)
+    pairs = zip(which.tolist(), best.tolist(), strict=True)
+    return [
+        Logprobs(value, tuple(zip(ids, likeliest, strict=True)))
+        for value, (ids, likeliest) in zip(own, pairs, strict=True)
+    ]

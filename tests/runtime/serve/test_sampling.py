@@ -1,0 +1,79 @@
+"""Draws follow the distribution that temperature and cuts leave, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twofold.runtime.serve.messages import Request
+from twofold.runtime.serve.sampling import Draw, choose_tokens, logprobs_of
+
+LOGITS = [2.0, 1.0, 0.0, -1.0, float("-inf")]
+
+
+def draw_many(number: int, **options: float) -> list[float]:
+    """The share of each token among so many draws."""
+    request = Request(id=0, prompt=(0,), max_new_tokens=1, **{"temperature": 1.0} | options)  # type: ignore[arg-type]
+    random = Random(3)
+    logits = torch.tensor([LOGITS] * number)
+    tokens = choose_tokens(logits, [Draw(request, random)] * number)
+    return [tokens.count(token) / number for token in range(len(LOGITS))]
+
+
+def expected(temperature: float, kept: int) -> list[float]:
+    weights = [math.exp(value / temperature) for value in LOGITS[:kept]]
+    return [weight / sum(weights) for weight in weights] + [0.0] * (len(LOGITS) - kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "temperature", "kept"),
+    [
+        ({}, 1.0, 4),
+        ({"temperature": 0.5}, 0.5, 4),
+        ({"top_k": 2}, 1.0, 2),
+        ({"top_p": 0.7}, 1.0, 2),  # 0.64 alone is less than 0.7
+        ({"top_p": 0.6}, 1.0, 1),
+        ({"top_p": 1e-9}, 1.0, 1),
+        ({"top_k": 3, "top_p": 0.95}, 1.0, 3),
+    ],
+)
+def test_draws_follow_what_the_cuts_leave(
+    options: dict[str, float], temperature: float, kept: int
+) -> None:
+    number = 20_000
+    shares = draw_many(number, **options)
+    for share, probability in zip(shares, expected(temperature, kept), strict=True):
+        deviation = math.sqrt(probability * (1 - probability) / number)
+        assert abs(share - probability) <= 5 * deviation
+
+
+def test_rows_are_drawn_each_in_its_own_way() -> None:
+    greedy = Request(id=0, prompt=(0,), max_new_tokens=1)
+    first = Request(id=1, prompt=(0,), max_new_tokens=1, temperature=1.0, top_k=1)
+    barred = Draw(greedy, Random(0), barred=frozenset({0}))
+    draws = [Draw(greedy, Random(0)), Draw(first, Random(0)), barred]
+    assert choose_tokens(torch.tensor([LOGITS] * 3), draws) == [0, 0, 1]
+
+
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=20), st.integers(0, 2**32))
+def test_an_impossible_token_is_never_drawn(values: list[float], seed: int) -> None:
+    request = Request(id=0, prompt=(0,), max_new_tokens=1, temperature=2.0)
+    draws = [Draw(request, Random(seed), barred=frozenset({0, len(values) - 1}))] * 8
+    if len(values) == 2:
+        return
+    assert set(choose_tokens(torch.tensor([values] * 8), draws)) <= set(range(1, len(values) - 1))
+
+
+def test_logprobs_are_normalised_and_sorted() -> None:
+    score = logprobs_of(torch.tensor([LOGITS]), [1], 5)[0]
+    assert sum(math.exp(value) for _, value in score.top) == pytest.approx(1.0)
+    assert [token for token, _ in score.top] == [0, 1, 2, 3, 4]
+    assert score.chosen == score.top[1][1]
