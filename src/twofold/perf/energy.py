@@ -33,6 +33,10 @@ than 8.4 kW with its eight devices near full utilisation, so (8.4 - 5.6) / (10.2
 et al. 2025, arXiv 2412.08602)."""
 
 
+IDLE_FRACTION = 0.1
+"""Idle power over maximum where a device's is not known: A100, H100 and MI300X idle at 8-13 %."""
+
+
 class EnergyParts(NamedTuple):
     """Joules per device that add up to a step's energy at the facility's meter. `static` is the
     device's idle power, `node` all else in its machine, `facility` cooling and conversion."""
@@ -43,6 +47,15 @@ class EnergyParts(NamedTuple):
     link_j: Array
     node_j: Array
     facility_j: Array
+
+
+def power_range_w(accelerator: Accelerator) -> tuple[float, float] | None:
+    """Idle and maximum power of a device; None where the maximum is not known."""
+    if accelerator.power_max_w is None:
+        return None
+    max_w = accelerator.power_max_w.value
+    idle = accelerator.power_idle_w
+    return (idle.value if idle else IDLE_FRACTION * max_w), max_w
 
 
 def device_power_w(

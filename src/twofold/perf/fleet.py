@@ -24,7 +24,7 @@ from twofold.perf.cluster import (
 )
 from twofold.perf.columns import ModelColumns, PlanColumns
 from twofold.perf.cost import SECONDS_PER_HOUR, rent_usd
-from twofold.perf.energy import EnergyParts, energy_parts_j
+from twofold.perf.energy import EnergyParts, energy_parts_j, power_range_w
 from twofold.perf.footprint import (
     MEMORY_PARTS,
     FootprintColumns,
@@ -58,8 +58,6 @@ RESTART_S = 600.0
 MegaScale reports less, research clusters more)."""
 STARTUP_S = 120.0
 """Start of a job until its first step: process groups, compilation, loading (assumed)."""
-_IDLE_FRACTION = 0.1
-"""Idle power over maximum where a device's is not known: A100, H100 and MI300X idle at 8-13 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,10 +235,10 @@ def _energy_parts(problem: Problem, step: StepColumns, rented: Array) -> EnergyP
     `rented` devices for each in use are on: machines are rented whole."""
     node, pool = problem.pool.node, problem.pool
     accelerator = node.accelerator
-    if accelerator.power_max_w is None:
+    power_w = power_range_w(accelerator)
+    if power_w is None:
         return None
-    max_w = accelerator.power_max_w.value
-    idle_w = accelerator.power_idle_w.value if accelerator.power_idle_w else _IDLE_FRACTION * max_w
+    idle_w, max_w = power_w
     overhead = node.power_overhead_w.value / node.num_accelerators if node.power_overhead_w else 0.0
     total = step.step_time_s
     parts = step.parts_s

@@ -11,7 +11,7 @@ cache yet; a step that computes the last of them yields one token more.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -147,39 +147,38 @@ class Scheduler:
         """The next step, its blocks taken. Empty only where nothing waits or runs."""
         entries: list[Entry] = []
         preempted: list[Sequence] = []
-        budget = self.limits.max_batched_tokens
-        index = 0
-        while index < len(self.running):
-            sequence = self.running[index]
-            tokens = self._next_tokens(sequence.pending, budget)
-            if tokens and self._make_room(sequence, tokens, preempted):
-                entries.append(Entry(sequence, tokens, tokens == sequence.pending))
+        budget, block_tokens = self.limits.max_batched_tokens, self.limits.block_tokens
+        for sequence in self.running:  # whoever gives up its blocks leaves at the end of the list
+            pending = sequence.prompt_tokens + sequence.generated - sequence.computed
+            tokens = pending if pending <= budget else self._next_tokens(pending, budget)
+            has_room = sequence.computed + tokens <= len(sequence.blocks) * block_tokens
+            if tokens and (has_room or self._make_room(sequence, tokens, preempted)):
+                entries.append(Entry(sequence, tokens, tokens == pending))
                 budget -= tokens
-            if index < len(self.running) and self.running[index] is sequence:
-                index += 1
         if not preempted and (self.limits.batching == "continuous" or not self.running):
-            budget = self._admit(entries, budget)
+            self._admit(entries, budget)
         return Batch(entries, preempted)
 
     def advance(
         self, batch: Batch, *, stopped: Collection[int] = (), steps: int = 1
     ) -> list[Sequence]:
-        """The step is done, `steps` times in a row. Returns the sequences that have ended: at
-        their last token, or by id in `stopped` (an end token, a stop word)."""
+        """The step is done, `steps` times in a row (as many as `steady_steps` allows). Returns the
+        sequences that have ended: at their last token, or by id in `stopped` (an end token, a
+        stop word)."""
         ended: list[Sequence] = []
-        for entry in batch.entries:
-            sequence = entry.sequence
-            sequence.computed += entry.num_tokens
-            if self.limits.prefix_caching and sequence.prefix_keys:
-                self._name_full_blocks(sequence, entry.num_tokens)
-            if not entry.yields:
-                continue
-            sequence.generated += steps
-            sequence.computed += steps - 1
-            if sequence.generated >= sequence.max_new_tokens or sequence.id in stopped:
-                ended.append(sequence)
-        if steps > 1:
-            self._extend(entry.sequence for entry in batch.entries)
+        block_tokens = self.limits.block_tokens
+        for sequence, tokens, yields in batch.entries:
+            first = sequence.computed
+            sequence.computed = first + tokens + steps - 1
+            if first < sequence.prompt_tokens:
+                self._name_full_blocks(sequence, first)
+            if sequence.computed > len(sequence.blocks) * block_tokens:
+                needed = self.pool.blocks_for(sequence.computed) - len(sequence.blocks)
+                sequence.blocks += self.pool.take(needed)
+            if yields:
+                sequence.generated += steps
+                if sequence.generated >= sequence.max_new_tokens or sequence.id in stopped:
+                    ended.append(sequence)
         for sequence in ended:
             self._release(sequence)
         if ended:
@@ -191,22 +190,26 @@ class Scheduler:
         """For at least how many steps the batch stays as it is if nothing arrives: what lets the
         simulated clock leap from change to change. Whoever gave up its blocks may come back at
         the next step, and whoever ends its prompt names a block that another can use."""
-        if not batch.entries or batch.preempted or not batch.is_decode:
+        if not batch.entries or batch.preempted:
             return 1
-        sequences = [entry.sequence for entry in batch.entries]
-        if any(sequence.computed < sequence.prompt_tokens for sequence in sequences):
-            return 1
-        steps = min(sequence.max_new_tokens - sequence.generated for sequence in sequences)
-        while steps > 1 and self._more_blocks(sequences, steps) > self.pool.num_free:
+        steps = min(e.sequence.max_new_tokens - e.sequence.generated for e in batch.entries)
+        for sequence, tokens, yields in batch.entries:
+            if tokens > 1 or not yields or sequence.computed < sequence.prompt_tokens:
+                return 1
+        while steps > 1 and self._more_blocks(batch, steps) > self.pool.num_free:
             steps //= 2
         return steps
 
-    def _more_blocks(self, sequences: Iterable[Sequence], steps: int) -> int:
-        """That they need for so many tokens each."""
+    def _more_blocks(self, batch: Batch, steps: int) -> int:
+        """That its sequences need for so many tokens each; more than that where even as many as
+        they could need at most are free."""
         block_tokens = self.limits.block_tokens
+        most = len(batch.entries) * (steps // block_tokens + 1)
+        if most <= self.pool.num_free:
+            return most
         return sum(
-            max(0, -(-(sequence.computed + steps) // block_tokens) - len(sequence.blocks))
-            for sequence in sequences
+            max(0, -(-(e.sequence.computed + steps) // block_tokens) - len(e.sequence.blocks))
+            for e in batch.entries
         )
 
     def _next_tokens(self, pending: int, budget: int) -> int:
@@ -231,7 +234,7 @@ class Scheduler:
             sequence.blocks += self.pool.take(needed)
         return True
 
-    def _admit(self, entries: list[Entry], budget: int) -> int:
+    def _admit(self, entries: list[Entry], budget: int) -> None:
         while self.waiting and len(self.running) < self.limits.max_num_seqs and budget > 0:
             sequence = self.waiting[0]
             found = self._find_prefix(sequence)
@@ -249,7 +252,6 @@ class Scheduler:
             self.running.append(sequence)
             entries.append(Entry(sequence, tokens, tokens == sequence.pending))
             budget -= tokens
-        return budget
 
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         """Known blocks of its beginning; at least one token is left, which yields the next."""
@@ -258,18 +260,14 @@ class Scheduler:
         most = (sequence.num_tokens - 1) // self.limits.block_tokens
         return self.pool.find(sequence.prefix_keys[:most])
 
-    def _name_full_blocks(self, sequence: Sequence, tokens: int) -> None:
+    def _name_full_blocks(self, sequence: Sequence, first: int) -> None:
+        """Those of its prompt that its tokens from `first` on have filled."""
+        if not self.limits.prefix_caching:
+            return
         block_tokens = self.limits.block_tokens
-        first = (sequence.computed - tokens) // block_tokens
         last = min(sequence.computed // block_tokens, len(sequence.prefix_keys))
-        for index in range(first, last):
+        for index in range(first // block_tokens, last):
             self.pool.name(sequence.blocks[index], sequence.prefix_keys[index])
-
-    def _extend(self, sequences: Iterable[Sequence]) -> None:
-        for sequence in sequences:
-            needed = self.pool.blocks_for(sequence.computed) - len(sequence.blocks)
-            if needed > 0:
-                sequence.blocks += self.pool.take(needed)
 
     def _release(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)

@@ -7,6 +7,7 @@ key that names it *and everything before it*; whoever starts alike holds the sam
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
 Key = Hashable
@@ -18,11 +19,12 @@ class BlockPool:
     longest unused first."""
 
     def __init__(self, num_blocks: int, block_tokens: int) -> None:
-        assert num_blocks >= 1 and block_tokens >= 1
+        assert num_blocks >= 1
+        assert block_tokens >= 1
         self.num_blocks = num_blocks
         self.block_tokens = block_tokens
         self._empty = list(range(num_blocks - 1, -1, -1))
-        self._idle: dict[int, Key] = {}
+        self._idle: OrderedDict[int, Key] = OrderedDict()
         self._holders: dict[int, int] = {}
         self._block_of: dict[Key, int] = {}
         self._key_of: dict[int, Key] = {}
@@ -43,8 +45,7 @@ class BlockPool:
         """So many blocks to write to; the caller has seen that they are free."""
         assert number <= self.num_free, "more blocks than are free"
         while len(self._empty) < number:
-            oldest = next(iter(self._idle))
-            self._forget(oldest)
+            self._forget_oldest()
         blocks = self._empty[len(self._empty) - number :]
         del self._empty[len(self._empty) - number :]
         for block in blocks:
@@ -88,7 +89,7 @@ class BlockPool:
             else:
                 self._empty.append(block)
 
-    def _forget(self, block: int) -> None:
-        del self._idle[block]
-        del self._block_of[self._key_of.pop(block)]
+    def _forget_oldest(self) -> None:
+        block, key = self._idle.popitem(last=False)
+        del self._block_of[key], self._key_of[block]
         self._empty.append(block)

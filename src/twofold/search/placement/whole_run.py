@@ -10,7 +10,7 @@ from twofold.fleet import Pool
 from twofold.model import training_flop_per_token
 from twofold.outcome import Estimate, Outcome
 from twofold.perf.cost import rent_usd
-from twofold.perf.energy import energy_parts_j
+from twofold.perf.energy import energy_parts_j, power_range_w
 from twofold.perf.fleet import RESTART_S, STARTUP_S
 from twofold.perf.goodput import (
     CHECKPOINT_BYTES_PER_PARAMETER,
@@ -21,9 +21,6 @@ from twofold.perf.joints import HOST_BYTES_PER_S
 from twofold.policy.checkpointing import failures_per_s
 from twofold.search.placement.found import PoolPart, believed
 from twofold.search.placement.question import Question
-
-_IDLE_FRACTION = 0.1
-"""Idle power over maximum where a device's is not known, as in `perf.fleet`."""
 
 
 def run_estimate(
@@ -127,10 +124,10 @@ def _energy_j(
     total = 0.0
     for pool, part, fraction in zip(pools, parts, arithmetic, strict=True):
         device, node = pool.node.accelerator, pool.node
-        if device.power_max_w is None or pool.cpu_cores is not None:
+        power_w = power_range_w(device)
+        if power_w is None or pool.cpu_cores is not None:
             return None
-        max_w = device.power_max_w.value
-        idle_w = device.power_idle_w.value if device.power_idle_w else _IDLE_FRACTION * max_w
+        idle_w, max_w = power_w
         overhead = (
             node.power_overhead_w.value / node.num_accelerators if node.power_overhead_w else 0.0
         )

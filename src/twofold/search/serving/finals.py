@@ -1,0 +1,80 @@
+"""The finalists simulated: how much each carries, and how it does at the load asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twofold.errors import InputError
+from twofold.search.serving.options import ServingOption, binding
+from twofold.search.serving.question import ServingQuestion
+from twofold.search.serving.ranking import Ranked, asked_load
+from twofold.search.serving.trial import Tried, most_load, try_plan
+from twofold.serving_plan import ServingPlan
+
+_MOST_RESIZINGS = 4
+
+
+def judge(
+    question: ServingQuestion, role: str, plan: ServingPlan, guess: float, life_s: float
+) -> ServingOption:
+    """InputError where the plan cannot answer a request of the workload."""
+    if question.workload.arrivals.kind == "offline":
+        tried = try_plan(question, plan, 1.0, life_s)
+        return _option(question, role, plan, tried, tried, tried.outcome.requests_per_s)
+    asked = asked_load(question)
+    carried, loaded = most_load(question, plan, guess, life_s)
+    at_asked = loaded if asked is None else try_plan(question, plan, asked, life_s)
+    if at_asked is None:
+        at_asked = try_plan(question, plan, guess, life_s)
+    return _option(question, role, plan, at_asked, loaded or at_asked, carried)
+
+
+def fewest_replicas(question: ServingQuestion, ranked: Ranked) -> Ranked:
+    """As many replicas as the simulation says carry the load asked for, where the closed form was
+    too bold or too shy. A plan of two phases is left as it is."""
+    asked, plan = asked_load(question), ranked.plan
+    if question.objective == "time" or asked is None or plan.prefill is not None:
+        return ranked
+    most = question.fleet.pool(plan.pool).num_devices // plan.replica_devices
+    one = ranked.carried / plan.replicas
+    meets = try_plan(question, plan, asked, ranked.life_s).meets
+    number = plan.replicas
+    for _ in range(_MOST_RESIZINGS):
+        other = number - 1 if meets else number + 1
+        if not 1 <= other <= most:
+            break
+        fits = try_plan(question, replace(plan, replicas=other), asked, ranked.life_s).meets
+        if meets and not fits:
+            break
+        number = other
+        if fits and not meets:
+            break
+    return replace(ranked, plan=replace(plan, replicas=number), carried=number * one)
+
+
+def _option(
+    question: ServingQuestion,
+    role: str,
+    plan: ServingPlan,
+    at_asked: Tried,
+    loaded: Tried,
+    carried: float,
+) -> ServingOption:
+    return ServingOption(
+        role=role,
+        plan=plan,
+        estimate=replace(at_asked.simulated.estimate, outcome=at_asked.outcome),
+        carried=carried,
+        meets=at_asked.meets,
+        binds=binding(question.workload.targets, loaded),
+    )
+
+
+def judge_if_able(
+    question: ServingQuestion, role: str, plan: ServingPlan | None, guess: float, life_s: float
+) -> ServingOption | None:
+    """None where there is no such plan, or it cannot answer."""
+    try:
+        return None if plan is None else judge(question, role, plan, guess, life_s)
+    except InputError:
+        return None

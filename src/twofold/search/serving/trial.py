@@ -1,0 +1,147 @@
+"""Plans tried in simulation: at a load, and up to the load they carry within the targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from twofold.search.factors import divisors
+from twofold.search.serving.question import ServingQuestion
+from twofold.search.serving.ranking import trace_rate
+from twofold.serving_outcome import ServingOutcome
+from twofold.serving_plan import ServingPlan
+from twofold.simulate import Simulated, simulate_plan
+from twofold.workload.requests import Request, draw_requests
+from twofold.workload.serve import Serve
+
+_FEWEST, _MOST = 500, 4000
+"""Requests judged: enough for a percentile, few enough to try many plans."""
+_LIVES = 6.0
+"""Mean lives of a request that arrivals last at least, so that the start weighs little."""
+_MOST_REPLICAS = 8
+"""Simulated; more of them are copies."""
+_WIDEN, _HALVINGS = 1.3, 3
+_MOST_WIDENINGS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A plan simulated at a load, all its replicas counted."""
+
+    load: float
+    simulated: Simulated
+    outcome: ServingOutcome
+    meets: bool
+
+
+def try_plan(
+    question: ServingQuestion, plan: ServingPlan, load: float, life_s: float, *, most: int = _MOST
+) -> Tried:
+    """At so many requests a second, or users. `life_s` is about how long a request takes."""
+    part, copies = _part_of(plan)
+    workload, requests = loaded(question, load / copies, life_s, most)
+    simulated = simulate_plan(
+        question.model, question.fleet, part, workload, requests=requests, fit=question.fit
+    )
+    attained = simulated.estimate.outcome.attained_fraction
+    return Tried(
+        load=load,
+        simulated=simulated,
+        outcome=scaled(simulated.estimate.outcome, copies),
+        meets=not simulated.overload_fraction
+        and (attained is None or attained >= question.workload.targets.attainment),
+    )
+
+
+def loaded(
+    question: ServingQuestion, load: float, life_s: float, most: int
+) -> tuple[Serve, Sequence[Request]]:
+    """The workload at that load with its requests: those of a trace closer together or further
+    apart, those of a closed loop or at a rate enough of them for a steady state."""
+    workload, arrivals = question.workload, question.workload.arrivals
+    if arrivals.kind == "trace":
+        faster = load / trace_rate(question.sample)
+        return workload, [replace(one, arrival_s=one.arrival_s / faster) for one in question.sample]
+    if arrivals.kind == "offline":
+        number = max(_FEWEST, min(most, workload.num_requests))
+        workload = replace(workload, num_requests=number)
+    elif arrivals.kind == "closed":
+        users = max(1, round(load))
+        workload = replace(
+            workload,
+            arrivals=replace(arrivals, users=users),
+            warmup_requests=2 * users,
+            num_requests=max(_FEWEST, min(most, round(_LIVES * users))),
+        )
+    else:
+        alive = load * life_s
+        workload = replace(
+            workload,
+            arrivals=replace(arrivals, rate_per_s=load),
+            warmup_requests=min(most, math.ceil(2.0 * alive)),
+            num_requests=max(_FEWEST, min(most, math.ceil(_LIVES * alive))),
+        )
+    return workload, draw_requests(workload, question.seed)
+
+
+def most_load(
+    question: ServingQuestion, plan: ServingPlan, guess: float, life_s: float
+) -> tuple[float, Tried | None]:
+    """The highest load that keeps the targets, and the trial of it (None where the lightest load
+    does not): outwards from the guess, then halving on logs."""
+    low: Tried | None = None
+    high: float | None = None
+    load = guess
+    for _ in range(_MOST_WIDENINGS):
+        tried = try_plan(question, plan, load, life_s, most=_MOST // 4)
+        if tried.meets:
+            low, load = tried, load * _WIDEN
+        else:
+            high, load = load, load / _WIDEN
+        if low is not None and high is not None:
+            break
+    if low is None or high is None:
+        return (low.load, low) if low else (0.0, None)
+    for _ in range(_HALVINGS):
+        tried = try_plan(question, plan, math.sqrt(low.load * high), life_s, most=_MOST // 4)
+        if tried.meets:
+            low = tried
+        else:
+            high = tried.load
+    return low.load, low
+
+
+def scaled(outcome: ServingOutcome, copies: int) -> ServingOutcome:
+    """Of so many like parts of a fleet, each with its share of the requests."""
+    if copies == 1:
+        return outcome
+
+    def times(value: float | None) -> float | None:
+        return None if value is None else value * copies
+
+    return replace(
+        outcome,
+        num_requests=outcome.num_requests * copies,
+        input_tokens=outcome.input_tokens * copies,
+        output_tokens=outcome.output_tokens * copies,
+        goodput_per_s=times(outcome.goodput_per_s),
+        num_preemptions=outcome.num_preemptions * copies,
+        energy_j=times(outcome.energy_j),
+        cost_usd=times(outcome.cost_usd),
+        carbon_kgco2e=times(outcome.carbon_kgco2e),
+    )
+
+
+def _part_of(plan: ServingPlan) -> tuple[ServingPlan, int]:
+    """A part with at most so many replicas of which the plan is copies."""
+    counts = [plan.replicas, plan.prefill.replicas if plan.prefill else plan.replicas]
+    copies = min(
+        divisor
+        for divisor in divisors(math.gcd(*counts))
+        if plan.replicas // divisor <= _MOST_REPLICAS or divisor == math.gcd(*counts)
+    )
+    prefill = plan.prefill
+    if prefill is not None:
+        prefill = replace(prefill, replicas=prefill.replicas // copies)
+    return replace(plan, replicas=plan.replicas // copies, prefill=prefill), copies
