@@ -16,7 +16,7 @@ from twofold.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Find the best way to train a model: on the fleets named, or on this machine.
+    """Find the best way to train or serve a model: on the fleets named, or on this machine.
 
     With --fleet, plans are predicted and compared with a newcomer's and the well-known one.
     Without, the model is a TOML file, and the finalists are timed on this machine.
@@ -63,6 +63,20 @@ class Plan:
     that one is offered. It trains another trajectory."""
     memory_limit: str | None = None
     """Plan within this much memory of a device, for example 1GB."""
+    serve: str | None = None
+    """Answer requests instead of training: a workload such as chat, code, reasoning or
+    mlperf-llama2-70b-server, or a TOML file. --precision then takes int8 and int4 (weights alone),
+    kv-fp8 and kv-int8 (keys and values) too."""
+    rate: float | None = None
+    """With --serve: requests a second; left out, as many as the fleet carries."""
+    users: int | None = None
+    """With --serve: so many users who each wait for an answer before they ask again."""
+    ttft: str | None = None
+    """With --serve: the time to first token to keep, for example 2s."""
+    tpot: str | None = None
+    """With --serve: the time per output token to keep, for example 100ms."""
+    weights: Path | None = None
+    """With --serve: the folder of the weights, written into the plan."""
     text: str | None = None
     """`stdlib`, a text file, a folder of text, or a folder of token shards."""
     seed: int = 0
@@ -78,6 +92,11 @@ class Plan:
     """Print one JSON document."""
 
     def execute(self) -> int:
+        if self.serve is not None:
+            from twofold.cli.serving_planning import plan_serving
+
+            return plan_serving(self)
+        self._refuse_serving_options()
         if not self.fleet:
             return self._plan_here()
         from twofold.cli.fleet_planning import plan_on_fleets
@@ -120,6 +139,13 @@ class Plan:
             else plan_text(made, str(self.output))
         )
         return 0
+
+    def _refuse_serving_options(self) -> None:
+        for name in ("rate", "users", "ttft", "tpot", "weights"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"--{name} goes with --serve", at="plan", help="for example --serve chat"
+                )
 
     def _refuse_fleet_options(self) -> None:
         """Nothing that the user asked for is skipped in silence."""

@@ -10,13 +10,7 @@ from twofold.fleet import Pool
 from twofold.perf.carbon import embodied_kgco2e, operational_kgco2e
 from twofold.perf.cost import SECONDS_PER_HOUR, rent_usd
 from twofold.perf.energy import device_power_w, power_range_w
-
-_TENSOR, _MEMORY, _LINK = (
-    ("products", "attention"),
-    ("weights", "cache", "activations"),
-    ("communication",),
-)
-"""Parts of a serving step by what they keep busy; the host's part leaves the device idle."""
+from twofold.perf.serving import PART_USE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +62,11 @@ def _power_w(pool: Pool, devices: int, machines: int, busy: Mapping[str, float])
     if power_w is None:
         return None
     idle_w, max_w = power_w
+    shares = dict.fromkeys(("tensor", "memory", "link", "idle"), 0.0)
+    for part, share in busy.items():
+        shares[PART_USE[part]] += share
     used_w = float(
-        device_power_w(
-            idle_w,
-            max_w,
-            sum(busy.get(part, 0.0) for part in _TENSOR),
-            sum(busy.get(part, 0.0) for part in _MEMORY),
-            sum(busy.get(part, 0.0) for part in _LINK),
-        )
+        device_power_w(idle_w, max_w, shares["tensor"], shares["memory"], shares["link"])
     )
     rest = machines * pool.node.num_accelerators - devices
     overhead = pool.node.power_overhead_w

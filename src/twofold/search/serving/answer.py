@@ -19,7 +19,7 @@ from twofold.search.serving.space import Division, divisions, limits
 
 Progress = Callable[[int, int], None]
 
-_FINALISTS = 3
+_FINALISTS = 2
 _ROLES = ("best", "second", "third")
 
 
@@ -69,7 +69,6 @@ def answer(
     finalists = _finalists(question, fitting)
     if not finalists:
         finalists = _finalists(replace(question, objective="time"), fitting)
-    judged = []
     bases = [
         (role, plan)
         for role, make in (("newcomer", newcomer), ("sensible", sensible))
@@ -77,22 +76,23 @@ def answer(
         if (plan := make(question, pool)) is not None
     ]
     total = len(finalists) + len(bases)
+    judged, baselines = [], []
     for done, ranked in enumerate(finalists):
         progress(done, total)
         sized = fewest_replicas(question, ranked)
         judged.append(judge_if_able(question, "best", sized.plan, sized.carried, sized.life_s))
-    best = _sorted(question, [one for one in judged if one is not None])
-    if not best:
-        raise _nothing_fits(question, rejected)
-    baselines = []
     guess, life_s = finalists[0].carried / 2.0, finalists[0].life_s
     for done, (role, plan) in enumerate(bases, start=len(finalists)):
         progress(done, total)
-        option = judge_if_able(question, role, plan, guess, life_s)
-        baselines += [] if option is None else [option]
+        baselines.append(judge_if_able(question, role, plan, guess, life_s))
+    others = [one for one in baselines if one is not None]
+    able = [one for one in judged if one is not None]
+    best = _sorted(question, [*able, *(one for one in others if one.role == "sensible")])
+    if not best:
+        raise _nothing_fits(question, rejected)
     return ServingAnswer(
         best=[replace(one, role=role) for one, role in zip(best, _ROLES, strict=False)],
-        baselines=_one_each(question, baselines),
+        baselines=_one_each(question, others),
         asked=asked_load(question),
         num_considered=sum(one.num_considered for one in found.values()) * len(list(limits())),
         num_fitting=sum(len(one) for one in fitting.values()) * len(list(limits())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from twofold.errors import InputError
@@ -39,7 +39,8 @@ class ServingQuestion:
     fleet: Fleet
     fit: ServingEfficiencies
     objective: Objective = "time"
-    formats: Formats = Formats()
+    formats: Formats = field(default_factory=Formats)
+    threads: tuple[int, ...] = (1,)
     rate_is_given: bool = True
     seed: int = 0
 

@@ -77,11 +77,15 @@ def tensor_degrees(model: Model, pool: Pool) -> list[int]:
 def _plans(question: ServingQuestion, pool: Pool) -> Iterator[ServingPlan]:
     model, formats = question.model, question.formats
     wide = max(tensor_degrees(model, pool))
-    for precision, weights, cache in product(
-        question.products_on(pool), formats.weights, formats.caches
+    for precision, weights, cache, threads in product(
+        question.products_on(pool), formats.weights, formats.caches, question.threads
     ):
         base = ServingPlan(
-            pool=pool.name, precision=precision, weight_precision=weights, kv_precision=cache
+            pool=pool.name,
+            precision=precision,
+            weight_precision=weights,
+            kv_precision=cache,
+            threads=threads,
         )
         for tensor, pipeline in product(tensor_degrees(model, pool), _stages(model)):
             if tensor * pipeline > pool.num_devices:

@@ -15,13 +15,14 @@ from twofold.simulate import Simulated, simulate_plan
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
-_FEWEST, _MOST = 500, 4000
-"""Requests judged: enough for a percentile, few enough to try many plans."""
+_FEWEST, _MOST, _MOST_EACH = 300, 2000, 600
+"""Requests judged: enough for a percentile, few enough to try many plans, fewer yet at each of
+the loads that are tried for one."""
 _LIVES = 6.0
 """Mean lives of a request that arrivals last at least, so that the start weighs little."""
 _MOST_REPLICAS = 8
 """Simulated; more of them are copies."""
-_WIDEN, _HALVINGS = 1.3, 3
+_WIDEN, _HALVINGS = 1.25, 2
 _MOST_WIDENINGS = 12
 
 
@@ -94,7 +95,7 @@ def most_load(
     high: float | None = None
     load = guess
     for _ in range(_MOST_WIDENINGS):
-        tried = try_plan(question, plan, load, life_s, most=_MOST // 4)
+        tried = try_plan(question, plan, load, life_s, most=_MOST_EACH)
         if tried.meets:
             low, load = tried, load * _WIDEN
         else:
@@ -104,7 +105,7 @@ def most_load(
     if low is None or high is None:
         return (low.load, low) if low else (0.0, None)
     for _ in range(_HALVINGS):
-        tried = try_plan(question, plan, math.sqrt(low.load * high), life_s, most=_MOST // 4)
+        tried = try_plan(question, plan, math.sqrt(low.load * high), life_s, most=_MOST_EACH)
         if tried.meets:
             low = tried
         else:

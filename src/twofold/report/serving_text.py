@@ -1,0 +1,259 @@
+"""Serving plans as text: one table of plans against baselines, what a gain can be spent on, what
+it all rests on, the claim last."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+from twofold.catalog import remarks
+from twofold.model import Model, num_parameters
+from twofold.perf.plans import NARROW
+from twofold.report.fleet_cells import UNKNOWN
+from twofold.report.fleet_text import left_out, pool_line, price_notes
+from twofold.report.table import aligned, fitted
+from twofold.search.objective import Objective
+from twofold.search.serving.answer import ServingAnswer
+from twofold.search.serving.dividend import ThinkingDividend, thinking_dividend
+from twofold.search.serving.options import ServingOption
+from twofold.search.serving.question import ServingQuestion
+from twofold.serving_outcome import Percentiles
+from twofold.serving_plan import ServingPlan
+from twofold.units import format_quantity, format_seconds
+from twofold.workload.serve import Serve, Targets
+
+_HEAD = (
+    "plan", "devices", "carries", "TTFT p50/p90/p99", "TPOT p50/p90/p99", "cache", "$/M tokens",
+    "J/token", "bound by",
+)  # fmt: skip
+_LEFT = (0, 8)
+_LEAST_NEEDED = ("cache", "J/token", "$/M tokens", "bound by", "devices")
+_WORDS: dict[Objective, str] = {
+    "time": "more load within the targets",
+    "cost": "cheaper by the token",
+    "energy": "less energy by the token",
+    "carbon": "less carbon by the token",
+}
+
+
+def serving_text(
+    question: ServingQuestion,
+    found: ServingAnswer,
+    *,
+    path: str,
+    notes: Sequence[str] = (),
+    width: int | None = None,
+) -> str:
+    """The whole answer of `twofold plan --serve`."""
+    best = found.best[0]
+    options = [*found.best, *found.baselines]
+    lines = [question_line(question.model, question.workload, asked=question.rate_is_given)]
+    lines += [pool_line(pool.name, pool) for pool in question.fleet.pools]
+    lines += ["", *_table(options, question.workload, width), "", *_counts(found)]
+    lines += [f"basis: {best.estimate.basis}; times {_spread(best.estimate.spread)} (90 %)"]
+    for pool in question.fleet.pools:
+        lines += price_notes(pool)
+    lines += [f"note: {note}" for note in (*remarks(question.fleet), *notes)]
+    lines += [f"note: {note}" for note in (*_lossy(options), *_missed(found, question))]
+    lines += ["", *dividend_lines(found)]
+    lines += ["", f"written: {path} ({plan_words(best.plan)})"]
+    lines += claims(found, question)
+    lines.append(f"next: twofold serve {shlex.quote(path)}")
+    return "\n".join(lines)
+
+
+def question_line(model: Model, workload: Serve, *, asked: bool) -> str:
+    """What is served: model, load, lengths, targets."""
+    size = f"{model.name} ({format_quantity(num_parameters(model))} parameters)"
+    if workload.arrivals.kind == "trace":
+        return (
+            f"{size}: {workload.name}, {workload.arrivals.trace}{targets_words(workload.targets)}"
+        )
+    load = _load(workload, workload.arrivals.rate_per_s) if asked else "as much as it carries"
+    lengths = f"{workload.input.mean:,.0f} tokens in, {workload.output.mean:,.0f} out"
+    return f"{size}: {workload.name}, {load}, {lengths}{targets_words(workload.targets)}"
+
+
+def targets_words(targets: Targets) -> str:
+    limits = [
+        f"{name} {format_seconds(value)}"
+        for name, value in (
+            ("TTFT", targets.ttft_s), ("TPOT", targets.tpot_s), ("whole", targets.e2e_s),
+        )
+        if value is not None
+    ]  # fmt: skip
+    if not limits:
+        return "; no targets"
+    return f"; {targets.attainment:.0%} of requests within {' and '.join(limits)}"
+
+
+def plan_words(plan: ServingPlan) -> str:
+    """A plan in words, nothing of what is one or none."""
+    first = plan.prefill
+    words = []
+    if first is not None:
+        words.append(
+            f"prompts: {_replicas(first.replicas, first.tensor_degree, first.pipeline_degree)}"
+            + (f" EP{first.expert_degree}" if first.expert_degree > 1 else "")
+            + f" on {first.pool}; decoding"
+        )
+    whole = _replicas(plan.replicas, plan.tensor_degree, plan.pipeline_degree)
+    if plan.expert_degree > 1:
+        whole += f" EP{plan.expert_degree}"
+    if plan.attention_data_degree > 1:
+        whole += f" DP-attention{plan.attention_data_degree}"
+    words.append(f"{whole} on {plan.pool}")
+    formats = [plan.precision]
+    if plan.weight_precision != "same":
+        formats.append(f"{plan.weight_precision} weights")
+    if plan.kv_precision != "same":
+        formats.append(f"{plan.kv_precision} cache")
+    limits = f"{plan.max_num_seqs:,} sequences, {plan.max_batched_tokens:,} tokens a step"
+    static = "static batches, " if plan.batching == "static" else ""
+    threads = f", {plan.threads} threads" if plan.threads > 1 else ""
+    return f"{': '.join(words)}, {' + '.join(formats)}, {static}{limits}{threads}"
+
+
+def dividend_lines(found: ServingAnswer) -> list[str]:
+    """Three ways to spend the gain over the sensible plan, at the same load."""
+    other = found.baseline("sensible")
+    best = found.best[0]
+    dividend = None if other is None else thinking_dividend(best, other)
+    if dividend is None:
+        return ["thinking dividend: none is told, since the sensible plan gives no wait to compare"]
+    return _dividend(dividend)
+
+
+def _dividend(gain: ThinkingDividend) -> list[str]:
+    money = UNKNOWN
+    if gain.usd is not None and gain.less_usd is not None:
+        money = f"${gain.less_usd:.3g} instead of ${gain.usd:.3g} a million tokens"
+    return [
+        f"thinking dividend, against the {gain.against} plan at this load, one of:",
+        f"  sooner:  the same {gain.tokens:,.0f} tokens after {format_seconds(gain.sooner_s)} "
+        f"instead of {format_seconds(gain.wait_s)}",
+        f"  longer:  {gain.more_tokens:,.0f} tokens instead of {gain.tokens:,.0f} in the same "
+        f"{format_seconds(gain.wait_s)} (what they are worth in right answers is not assumed)",
+        f"  cheaper: {money}",
+    ]
+
+
+def claims(found: ServingAnswer, question: ServingQuestion) -> list[str]:
+    """The best plan against both baselines. Predicted, and said so."""
+    best, lines = found.best[0], []
+    told = []
+    for role, whose in (("newcomer", "the newcomer's"), ("sensible", "the sensible one")):
+        base = found.baseline(role)
+        told.append(_against(best, base, whose, question.objective))
+    if found.is_no:
+        lines.append(
+            f"no: {_load(question.workload, found.asked)} is more than the fleet carries within "
+            f"the targets; the best plan carries {_load(question.workload, best.carried)}"
+        )
+    lines.append(f"best plan {', '.join(told)} (predicted)")
+    return lines
+
+
+def _against(
+    best: ServingOption, base: ServingOption | None, whose: str, objective: Objective
+) -> str:
+    if base is None:
+        return f"has no factor against {whose}, which does not fit"
+    if base.plan == best.plan:
+        return f"the same plan as {whose}"
+    mine, theirs = best.value(objective), base.value(objective)
+    if not base.carried or theirs is None:
+        return f"keeps the targets where {whose} never does"
+    if mine is None:
+        return f"against {whose}: {UNKNOWN}"
+    late = "" if base.meets else ", which misses the targets at this load"
+    return f"{theirs / mine:.2f}x {_WORDS[objective]} than {whose}{late}"
+
+
+def _table(options: Sequence[ServingOption], workload: Serve, width: int | None) -> list[str]:
+    rows = [_HEAD, *(_row(option, workload) for option in options)]
+    steps = [(_HEAD.index(name), None) for name in _LEAST_NEEDED]
+    lines, gone = fitted(rows, left=_LEFT, width=width, steps=steps)
+    words = [(option.role, plan_words(option.plan)) for option in options]
+    return [*lines, *left_out(gone), "", *aligned(words, left=(0, 1))]
+
+
+def _row(option: ServingOption, workload: Serve) -> tuple[str, ...]:
+    outcome = option.outcome
+    used = outcome.kv_used_fraction_mean
+    return (
+        option.role,
+        f"{option.plan.num_devices:,}",
+        _load(workload, option.carried) if option.carried else "none within",
+        _three(outcome.ttft_s) + ("" if option.meets else " MISSED"),
+        UNKNOWN if outcome.tpot_s is None else _three(outcome.tpot_s),
+        UNKNOWN if used is None else f"{used:.0%}",
+        _number(outcome.usd_per_million_output_tokens(), "$"),
+        _number(outcome.j_per_output_token(), ""),
+        option.binds,
+    )
+
+
+def _counts(found: ServingAnswer) -> list[str]:
+    reasons = "; ".join(f"{number:,} divisions {why}" for why, number in found.rejected.items())
+    told = f" (rejected: {reasons})" if reasons else ""
+    simulated = len(found.best) + len(found.baselines)
+    return [
+        f"{found.num_considered:,} plans considered, {found.num_fitting:,} fit{told}; "
+        f"{simulated} simulated"
+    ]
+
+
+def _lossy(options: Sequence[ServingOption]) -> list[str]:
+    plan = options[0].plan
+    narrow = [
+        what
+        for what in (
+            plan.precision if plan.precision in NARROW else "",
+            "" if plan.weight_precision == "same" else f"{plan.weight_precision} weights",
+            "" if plan.kv_precision == "same" else f"a {plan.kv_precision} cache",
+        )
+        if what
+    ]
+    if not narrow:
+        return []
+    return [
+        f"the best plan computes another function, with {' and '.join(narrow)}: whether answers "
+        "are as good is for a run to show"
+    ]
+
+
+def _missed(found: ServingAnswer, question: ServingQuestion) -> list[str]:
+    """Where the figures are those of a plan that cannot keep up."""
+    return [
+        f"{option.role}: {option.estimate.basis.rpartition('; ')[2]}: its times grow with the "
+        "length of the run"
+        for option in (*found.best, *found.baselines)
+        if "overloaded" in option.estimate.basis
+    ]
+
+
+def _load(workload: Serve, load: float | None) -> str:
+    if load is None:
+        return UNKNOWN
+    if workload.arrivals.kind == "closed":
+        return f"{load:,.0f} user{'' if round(load) == 1 else 's'}"
+    return f"{load:.3g} requests/s"
+
+
+def _replicas(replicas: int, tensor: int, pipeline: int) -> str:
+    stages = f" PP{pipeline}" if pipeline > 1 else ""
+    return f"{replicas:,} x TP{tensor}{stages}"
+
+
+def _three(of: Percentiles) -> str:
+    return " / ".join(format_seconds(value) for value in (of.p50, of.p90, of.p99))
+
+
+def _number(value: float | None, sign: str) -> str:
+    return UNKNOWN if value is None else f"{sign}{value:.3g}"
+
+
+def _spread(spread: float) -> str:
+    return f"within {1 - math.exp(-spread):.0%} below and {math.exp(spread) - 1:.0%} above"
