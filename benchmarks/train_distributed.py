@@ -53,6 +53,10 @@ MODEL = Model(
 )  # fmt: skip
 
 
+class PeerFailed(Exception):
+    """A peer's ranks ended with an error; it is given one more chance."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", required=True, help="a Python that has the peers")
@@ -62,14 +66,20 @@ def main() -> None:
     options = parser.parse_args()
     names = [*dict.fromkeys(PEERS[peer] for peer in options.only), *options.only]
     steps_s: dict[str, list[float]] = {name: [] for name in names}
-    loads = []
+    loads: list[float | None] = []
+    failures: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for index in range(options.rounds):
             loads.append(observe().load)
             turn = index % len(names)
             for name in names[turn:] + names[:turn]:
                 folder = Path(scratch) / f"{index}-{name.replace(' ', '-')}"
-                step_s = run(name, folder, options.peers)
+                try:
+                    step_s = run(name, folder, options.peers)
+                except PeerFailed as failed:
+                    failures.append(f"round {index + 1}: {failed}")
+                    print(failures[-1], flush=True)
+                    step_s = run(name, folder.with_name(folder.name + "-again"), options.peers)
                 steps_s[name].append(step_s)
                 print(f"round {index + 1}: {name:12} {1e3 * step_s:8.1f} ms a step", flush=True)
     report = {
@@ -82,6 +92,7 @@ def main() -> None:
             for name, times in steps_s.items()
         },
         "step_s": steps_s,
+        "failures": [line.splitlines()[0] for line in failures],
         "ratio_peer_over_ours": {
             peer: asdict(
                 paired_ratio(
@@ -142,7 +153,7 @@ def run_peer(name: str, folder: Path, python: str) -> float:
         for rank in ranks:
             rank.kill()
     if any(codes):
-        raise SystemExit(f"{name} failed:\n{(folder / 'rank-0.log').read_text()[-3000:]}")
+        raise PeerFailed(f"{name} failed:\n{(folder / 'rank-0.log').read_text()[-3000:]}")
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rows) == STEPS, f"{name} took {len(rows)} steps"
     return statistics.median(row["step_time_s"] for row in rows[WARMUP_STEPS:])
