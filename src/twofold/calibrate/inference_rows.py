@@ -14,7 +14,7 @@ from typing import Literal
 
 from twofold.calibrate.pricing import FindNode
 from twofold.calibrate.published import Assumptions, PublishedRow, UnanswerableError, read_rows
-from twofold.errors import TwofoldError
+from twofold.errors import InputError, TwofoldError
 from twofold.fleet import Node
 from twofold.model import Model
 from twofold.perf.serving_work import Layout
@@ -100,8 +100,13 @@ class ServingSetting:
 
 def is_serving_file(path: Path) -> bool:
     """Whether the CSV's header names serving runs, not training runs."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        header = stream.readline()
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            header = stream.readline()
+    except OSError as error:
+        raise InputError(
+            f"the file cannot be read as CSV: {error}", at=str(path), help="check the path"
+        ) from error
     return "global_batch" not in header and any(name in header for name in SERVING_COLUMNS)
 
 
@@ -207,12 +212,12 @@ def _precision(
 
 
 def _kv(row: PublishedRow, precision: Precision, assumed: Assumptions) -> KvPrecision:
-    """As stated; else in 8 bits where TensorRT-LLM multiplies in 8 or 4 bits (its checkpoints'
-    default), and in the activations' width elsewhere."""
+    """As stated; else in 8 bits where products run in 8 or 4 bits, and in the activations' width
+    elsewhere: the load at which InferenceX's vLLM and SGLang runs begin to queue says so."""
     stated = row.label("kv_prec")
     if stated:
         return {"fp8": "fp8", "int8": "int8"}.get(stated, "same")  # type: ignore[return-value]
-    narrow = precision in ("fp8", "nvfp4") and engine_family(row.label("engine")) == "tensorrt-llm"
+    narrow = precision in ("fp8", "nvfp4")
     assumed.note("cache in 8 bits" if narrow else "cache in 16 bits")
     return "fp8" if narrow else "same"
 

@@ -26,6 +26,7 @@ from twofold.calibrate.serving_pricing import (
     wave_name,
 )
 from twofold.perf.serving_rates import (
+    Habit,
     ServingDie,
     ServingEfficiencies,
     ServingEngine,
@@ -43,7 +44,7 @@ _FABRIC = {"scale-up": (0.6, 2e-6), "scale-out": (0.5, 8e-6)}
 _FABRIC_WIDTH = (0.4, 0.6)
 _ENGINE = {
     "step_s": (2e-3, 0.6), "sequence_s": (1e-5, 0.8), "token_s": (1e-7, 0.8),
-    "request_s": (2e-2, 0.8), "wait_steps": (1.0, 0.5),
+    "request_s": (2e-2, 0.8),
 }  # fmt: skip
 _SHARED: dict[str, tuple[float, float, float]] = {
     "overlap": (0.8, 0.0, 1.0),
@@ -51,7 +52,8 @@ _SHARED: dict[str, tuple[float, float, float]] = {
     "stream": (0.4, 0.05, 1.0),
 }
 """First guess, and width of its logarithm or bounds."""
-_WAVES, _WAVES_WIDTH = 0.05, 1.5
+_HABIT = {"waves": (0.1, 1.0), "wait_steps": (2.0, 1.0)}
+_CALL_FACTOR_WIDTH = 0.4
 _DIE_FRACTION = 0.7
 """A die strays less from its vendor than a vendor from all."""
 _NOISE = {"tpot": 0.08, "ttft": 0.25, "tokens": 0.1}
@@ -97,27 +99,37 @@ class _Problem:
         return np.asarray(around)
 
 
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A fit, and the unknowns behind it by leaf and owner, from which another one can start."""
+
+    efficiencies: ServingEfficiencies
+    unknowns: dict[tuple[str, str], float]
+
+
 def fit_serving(
     priced: PricedServing,
     use: NDArray[np.bool_] | None = None,
-    start: ServingEfficiencies | None = None,
+    start: Solution | None = None,
     rounds: int = 2,
-    steps: int = 12,
-) -> ServingEfficiencies:
+    steps: int = 8,
+) -> Solution:
     """Fit the rows in `use`, all by default. The layout of rows that state none is chosen by the
     fit itself, again in every round."""
     everything = np.ones(len(priced.settings), dtype=bool)
     rows = np.flatnonzero(everything if use is None else use)
     problem = _problem(priced, rows)
-    x = np.zeros(len(problem.unknowns))
-    fit = start or _efficiencies(priced, rows, problem, x)
+    known = start.unknowns if start else {}
+    x = np.array([known.get((u.leaf, u.owner), 0.0) for u in problem.unknowns])
+    fit = start.efficiencies if start else _efficiencies(priced, rows, problem, x)
     weights = row_weights(priced, rows)
     for _ in range(rounds):
         _, chosen = predict_serving(priced, fit)
         part = take_serving(priced, rows, chosen[rows])
         x = _solve(part, problem, weights, x, steps)
         fit = _efficiencies(priced, rows, problem, x)
-    return fit
+    values = {(u.leaf, u.owner): float(v) for u, v in zip(problem.unknowns, x, strict=True)}
+    return Solution(fit, values)
 
 
 def row_weights(priced: PricedServing, rows: NDArray[np.intp]) -> Array:
@@ -252,8 +264,10 @@ def _unknowns_of(priced: PricedServing, row: int) -> list[_Unknown]:
         found.append(_Unknown(leaf, "all", width))
         if setting.engine != "other":
             found.append(_Unknown(leaf, f"engine {setting.engine}", width))
-    found.append(_Unknown("waves", "all", _WAVES_WIDTH))
-    found.append(_Unknown("waves", wave_name(setting), 1.0))
+    if setting.engine != "other":
+        found.append(_Unknown("call_s", f"engine {setting.engine}", _CALL_FACTOR_WIDTH))
+    for leaf, (_, width) in _HABIT.items():
+        found += [_Unknown(leaf, "all", width), _Unknown(leaf, wave_name(setting), width)]
     return found + [_Unknown(leaf, "all", 1.0) for leaf in _SHARED]
 
 
@@ -269,7 +283,7 @@ def _guess(leaf: str) -> float:
     return {
         "up": _FABRIC["scale-up"][0], "up_latency_s": _FABRIC["scale-up"][1],
         "out": _FABRIC["scale-out"][0], "out_latency_s": _FABRIC["scale-out"][1],
-        "waves": _WAVES,
+        "waves": _HABIT["waves"][0], "wait_steps": _HABIT["wait_steps"][0],
     }[leaf]  # fmt: skip
 
 
@@ -278,7 +292,7 @@ def _value(leaf: str, raw: Array) -> Array:
     if leaf in _SHARED:
         _, low, high = _SHARED[leaf]
         return np.asarray(low + (high - low) * raw / (1.0 + raw))
-    if leaf in ("call_s", "waves") or leaf in _ENGINE or leaf.endswith("latency_s"):
+    if leaf == "call_s" or leaf in _ENGINE or leaf in _HABIT or leaf.endswith("latency_s"):
         return raw
     return below_one(raw)
 
@@ -297,7 +311,13 @@ def _efficiencies(
         return {leaf: of(leaf, *owners) for leaf in _DIE}
 
     def engine(*owners: str) -> dict[str, float]:
-        return {leaf: of(leaf, *owners) for leaf in _ENGINE}
+        factor = sum(values.get(("call_s", owner), 0.0) for owner in owners if owner != "all")
+        return {leaf: of(leaf, *owners) for leaf in _ENGINE} | {
+            "call_factor": float(np.exp(factor))
+        }
+
+    def habit(*owners: str) -> Habit:
+        return Habit(**{leaf: of(leaf, *owners) for leaf in _HABIT})
 
     settings = [priced.settings[i] for i in rows]
     curves = _curves(priced, rows)
@@ -331,8 +351,8 @@ def _efficiencies(
         | {v.removeprefix("vendor "): ServingDie(**die("all", v)) for v in set(dies.values())},
         fabrics=fabrics,
         engines=engines,
-        waves={"all": of("waves", "all")}
-        | {name: of("waves", "all", name) for name in {wave_name(s) for s in settings}},
+        habits={"all": habit("all")}
+        | {name: habit("all", name) for name in sorted({wave_name(s) for s in settings})},
         sources=tuple(sorted({table_of(s.row) for s in settings})),
     )
 

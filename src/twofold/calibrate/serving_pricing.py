@@ -199,13 +199,13 @@ def leaves_of(priced: PricedServing, fit: ServingEfficiencies) -> Leaves:
         if key not in known:
             reach = serving_reach(setting.node, "bf16", fit, setting.engine)
             die, host = fit.die(setting.node.accelerator), fit.engine(setting.engine)
-            waves = fit.waves.get(wave_name(setting), fit.waves.get("all", 0.0))
-            known[key] = (
-                die.gemm, die.fp8, die.fp4, die.attention, die.memory, die.call_s,
-                reach.up, reach.up_latency_s, reach.out, reach.out_latency_s,
-                host.step_s, host.sequence_s, host.token_s, host.request_s, host.wait_steps, waves,
-                fit.shared.overlap, fit.shared.expert_imbalance, fit.shared.stream,
-            )  # type: ignore[assignment]  # fmt: skip
+            habit = fit.habit(wave_name(setting))
+            reached = (reach.up, reach.up_latency_s, reach.out, reach.out_latency_s)
+            hosted = (host.step_s, host.sequence_s, host.token_s, host.request_s)
+            habits = (habit.wait_steps, habit.waves)
+            shared = (fit.shared.overlap, fit.shared.expert_imbalance, fit.shared.stream)
+            of_die = (die.gemm, die.fp8, die.fp4, die.attention, die.memory, reach.call_s)
+            known[key] = tuple(float(x) for x in of_die + reached + hosted + habits + shared)
         rows.append(known[key])
     columns = np.array(rows, dtype=float).T
     names = [f.name for f in fields(Leaves)]

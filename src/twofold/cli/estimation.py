@@ -133,18 +133,26 @@ class Explain:
 
 @dataclass(frozen=True, kw_only=True)
 class Validate:
-    """Score the predictions against measured training runs."""
+    """Score the predictions against measured training or serving runs."""
 
     rows: tyro.conf.Positional[Path]
-    """A CSV file, one measured run a row, in the columns of docs/validation.md."""
+    """A CSV file, one measured run a row, in the columns of docs/validation.md. Columns of lengths
+    and latencies (isl, osl, ttft_ms ...) make it one of serving runs."""
     json: bool = False
     """Print one JSON document."""
 
     def execute(self) -> int:
+        from twofold.calibrate.inference_rows import is_serving_file
+        from twofold.calibrate.serving_validation import validate_serving
         from twofold.calibrate.validation import validate
         from twofold.catalog import find_node
+        from twofold.report.serving_validation_text import serving_validation_text
         from twofold.report.validation_text import validation_text
 
+        if is_serving_file(self.rows):
+            scores = validate_serving(self.rows, find_node)
+            answer(scores if self.json else serving_validation_text(scores))
+            return 0
         scores = validate(self.rows, find_node)
         answer(scores if self.json else validation_text(scores))
         return 0

@@ -31,8 +31,8 @@ from twofold.perf.speeds import fitted_efficiencies
 from twofold.serving_plan import ServingPlan
 
 __all__ = [
-    "PART_USE",
     "PARTS",
+    "PART_USE",
     "Replica",
     "ServingMemory",
     "Steps",

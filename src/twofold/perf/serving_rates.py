@@ -25,6 +25,8 @@ from twofold.plan import Precision
 Array = NDArray[np.float64]
 Column = Array | float
 
+FEW_CURVES = 10
+"""Published load curves with fewer of which a die counts as new."""
 FITTED = Path(__file__).with_name("serving_efficiencies.toml")
 
 
@@ -52,15 +54,25 @@ class ServingFabric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingEngine:
-    """Time on the host: per step, per sequence of a step, per token of a step. A request spends
-    `request_s` on its way in and `wait_steps` steps before its first one begins."""
+    """Time on the host: per step, per sequence of a step, per token of a step, and `request_s` for
+    a request on its way in. Its kernels cost `call_factor` times what the die's do on the mean."""
 
     step_s: float
     sequence_s: float
     token_s: float
     request_s: float
-    wait_steps: float
+    call_factor: float
     num_curves: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habit:
+    """How a table's benchmark drives an engine, which no plan does: the share `waves` of the users
+    whose prompts come at the same time (all start at once), and the steps a first token waits
+    until it is shown (`wait_steps`; engines that stream every tenth or twentieth step)."""
+
+    waves: float
+    wait_steps: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +88,10 @@ class ServingShared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingEfficiencies:
-    """The whole fit; `spread` is the 90 % half-width of ln of a step's time, by familiarity.
+    """The whole fit; `spread` are the 90 % half-widths of ln of TPOT, TTFT and tokens/s, by
+    familiarity with the die; `sources` the tables that were fitted.
 
-    `waves` are habits of benchmarks, by the table: the share of all users whose prompts come at
-    the same time. Plans know of none.
+    `habits` are those of benchmarks, by table and engine.
     """
 
     shared: ServingShared
@@ -87,7 +99,7 @@ class ServingEfficiencies:
     vendors: dict[str, ServingDie]
     fabrics: dict[str, ServingFabric]
     engines: dict[str, ServingEngine]
-    waves: dict[str, float] = field(default_factory=dict)
+    habits: dict[str, Habit] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
 
@@ -104,9 +116,15 @@ class ServingEfficiencies:
         """Of the engine of that name, else the mean."""
         return self.engines.get(name or "all", self.engines["all"])
 
-    def spread_of(self, accelerator: Accelerator) -> float:
-        """Half-width of ln time (90 %), wider for a die that the fit has not seen."""
-        return self.spread["known die" if accelerator.die in self.dies else "new die"]
+    def habit(self, name: str) -> Habit:
+        """Of that table and engine, else of all."""
+        return self.habits.get(name, self.habits["all"])
+
+    def spread_of(self, accelerator: Accelerator, metric: str = "tpot") -> float:
+        """Half-width of ln of a metric (90 %), wider for a die that the fit has not seen."""
+        known = self.dies.get(accelerator.die or "")
+        familiar = known is not None and known.num_curves >= FEW_CURVES
+        return self.spread[f"{metric}, {'known die' if familiar else 'new die'}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +195,7 @@ def serving_reach(
         wide=die.gemm,
         attention=die.attention,
         memory=die.memory,
-        call_s=die.call_s,
+        call_s=die.call_s * host.call_factor,
         up=up_fit.bandwidth,
         up_latency_s=up_fit.latency_s,
         out=out_fit.bandwidth,

@@ -17,7 +17,7 @@ from twofold.perf.serving_terms import Steps, StepTerms, step_s
 
 Array = NDArray[np.float64]
 
-_ROUNDS = 40
+_ROUNDS = 24
 _DAMPING = 0.5
 
 
@@ -72,7 +72,8 @@ def aggregated(terms: StepTerms, load: Load) -> Steady:
 
 
 def _mixed(terms: StepTerms, load: Load, decoding: Array) -> tuple[Array, Array]:
-    """The mean step, and the time to first token of who finds it so."""
+    """The mean step, and the time to first token of who finds it so. Prompts that wait in a wave
+    fill whole steps."""
     later = np.maximum(load.output_tokens - 1.0, 1.0)
     room = np.maximum(load.budget_tokens - decoding, 1.0)
     per_step = decoding * load.input_tokens / later
@@ -93,8 +94,17 @@ def _mixed(terms: StepTerms, load: Load, decoding: Array) -> tuple[Array, Array]
         ),
     )
     mean_s = plain_s + often * (with_prompt_s - plain_s)
+    full_s = step_s(
+        terms,
+        Steps(
+            tokens=decoding + room,
+            sequences=decoding + np.maximum(room / load.input_tokens, 1.0),
+            pairs=room * load.input_tokens / 2.0,
+            keys=keys,
+        ),
+    )
     ahead = load.waves * (load.users - 1.0) / 2.0
-    ahead_s = ahead * load.input_tokens / chunk * (with_prompt_s - plain_s)
+    ahead_s = ahead * load.input_tokens / room * (full_s - plain_s)
     first_s = load.host_s + load.wait_steps * mean_s + chunks * with_prompt_s + ahead_s
     return mean_s, first_s
 

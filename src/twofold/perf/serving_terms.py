@@ -158,9 +158,10 @@ def price_steps(terms: StepTerms, steps: Steps) -> dict[str, Array]:
     """Seconds by part; they add up to the step.
 
     Of products and the weights they read the shorter is hidden but for 1 - overlap of it: what
-    products add to the reading, c - w min(c, r), is theirs. With p pipeline stages a step is that of p micro-batches in flight, each of a p-th of the
-    tokens through all stages: as fast as the full pass of one of them. An attention group has
-    its share of the sequences, but no less than one whole.
+    products add to the reading, c - w min(c, r), is theirs. With p pipeline stages a step is that
+    of p micro-batches in flight, each of a p-th of the tokens through all stages: as fast as the
+    full pass of one of them. An attention group has its share of the sequences, but no less than
+    one whole.
     """
     t = terms
     tokens, sequences = steps.tokens / t.stages, steps.sequences / t.stages
