@@ -33,7 +33,7 @@ def prompt(random: Random, length: int, shared: int = 0) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     block_tokens=st.sampled_from([1, 3, 8]),
