@@ -29,7 +29,7 @@ from twofold.perf.serving_work import serving_volumes, touched_fraction
 from twofold.serving_plan import PrefillPlan, ServingPlan
 from twofold.sources import find_model
 
-H200 = read_fleet(["h200-sxm:8"])[0]
+H200 = read_fleet(["h200-sxm:8"])
 LLAMA = find_model("llama-3.1-70b")
 DEEPSEEK = find_model("deepseek-v3")
 
@@ -206,7 +206,7 @@ def test_a_measured_curve_prices_the_steps_of_its_model() -> None:
 
 
 def test_keys_and_values_cross_between_unlike_pools() -> None:
-    fleet = read_fleet(["h100-sxm:8", "h200-sxm:8"])[0]
+    fleet = read_fleet(["h100-sxm:8", "h200-sxm:8"])
     plan = ServingPlan(
         pool=fleet.pools[1].name,
         tensor_degree=4,

@@ -145,7 +145,8 @@ def kv_transfer_s(model: Model, fleet: Fleet, plan: ServingPlan, tokens: float) 
     """T = l + tokens x cache bytes / B from a prefill to a decode replica.
 
     B is what the devices of the smaller of the two replicas send side by side over what joins
-    their pools (`joints`); a machine without a network passes them inside.
+    their pools (`joints`), never more than their ports are sold for (the training fit of a fabric
+    may pass 1: collectives add in switches). A machine without a network passes them inside.
     """
     assert plan.prefill is not None, "nothing is sent"
     size_bytes = tokens * kv_bytes(plan_layout(plan)) * cache_elements(model) * model.layers
@@ -156,4 +157,6 @@ def kv_transfer_s(model: Model, fleet: Fleet, plan: ServingPlan, tokens: float) 
         rate = senders * inside.bandwidth_bytes_per_s.value
         return inside.latency_s.value + size_bytes / rate
     joint = joint_of(fleet, here, there, fitted_efficiencies())
-    return joint.latency_s + size_bytes / joint.rate_of(senders)
+    ports = [pool.node.link("scale-out") for pool in (here, there)]
+    sold = [senders * port.bandwidth_bytes_per_s.value for port in ports if port is not None]
+    return joint.latency_s + size_bytes / min([joint.rate_of(senders), *sold])
