@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -93,10 +94,9 @@ class Serve:
                 say(line.rstrip("\n"))
             elif "error" in said:
                 error = said
-            elif self.json:
-                answer(said)
             else:
-                answer(_listening_text(said))
+                answer(said if self.json else _listening_text(said))
+                sys.stdout.flush()
         return error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from pathlib import Path
 from random import Random
 
@@ -109,3 +110,23 @@ def test_ten_thousand_requests_leave_no_memory_behind(tmp_path: Path) -> None:
     (tmp_path / "memory.csv").write_text("requests,resident_bytes\n" + rows + "\n")
     settled = series[1][1]
     assert max(resident for _, resident in series[2:]) < 1.03 * settled
+
+
+@pytest.mark.slow
+def test_an_engine_that_dies_is_told_to_clients_and_ends_the_server(tmp_path: Path) -> None:
+    body = {"prompt": "x", "max_tokens": 480, "stream": True, "ignore_eos": True}
+    with serving(serving_document(), tmp_path) as server:
+        engine = next(
+            int(pid)
+            for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+            .read_text()
+            .split()
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+        with httpx.stream("POST", server.url + "/v1/completions", json=body, timeout=60) as got:
+            lines = got.iter_lines()
+            next(lines)
+            os.kill(engine, signal.SIGKILL)
+            events = [line for line in lines if line]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "engine_stopped"
+        assert server.process.wait(timeout=30) == 3

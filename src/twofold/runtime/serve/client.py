@@ -22,11 +22,10 @@ class EngineGone(Exception):
 class EngineClient:
     """Starts the engine's process and shares it among the coroutines of one event loop."""
 
-    def __init__(
-        self, path: Path, *, on_step: Callable[[Counts], None], on_end: Callable[[], None]
-    ) -> None:
+    def __init__(self, path: Path, *, on_step: Callable[[Counts], None]) -> None:
         self._on_step = on_step
-        self._on_end = on_end
+        self.on_end: Callable[[], object] | None = None
+        """Called when the process ends by itself."""
         self._answers: dict[int, Answer] = {}
         self._ids = count()
         self._failed: Failed | None = None
@@ -139,7 +138,8 @@ class EngineClient:
             self._ready.set_exception(as_error(failed))
         for answer in {id(a): a for a in self._answers.values()}.values():
             answer.put_nowait(failed)
-        self._on_end()
+        if self.on_end is not None:
+            self.on_end()
 
 
 _GRACE_S = 10.0

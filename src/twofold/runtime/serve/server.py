@@ -28,12 +28,13 @@ async def serve(path: Path, *, host: str, port: int, max_queue: int, api_key: st
     document = read_serving_plan(path)
     metrics = Metrics(document.model.name)
     with _listening(host, port) as listener:
-        client = EngineClient(path, on_step=metrics.note_step, on_end=lambda: server.stop())
+        client = EngineClient(path, on_step=metrics.note_step)
         try:
             ready = await client.ready()
             served = describe(document, num_blocks=ready.num_blocks, max_queue=max_queue)
             front = Front(served=served, client=client, metrics=metrics)
             server = Server(make_application(front, api_key))
+            client.on_end = server.stop
             address, bound = listener.getsockname()[:2]
             server.says = json.dumps(
                 {
