@@ -75,10 +75,12 @@ def _understand(verb: Plan) -> tuple[ServingQuestion, list[str]]:
     )
     workload, notes = fitted_to(model, workload)
     formats = formats_of(verb.precision)
+    threads: tuple[int, ...] = (1,)
     if verb.fleet:
-        fleet, threads, more = _fleet(verb), (1,), []
+        fleet = _fleet(verb)
     else:
-        fleet, threads, more = _this_machine(model, formats)
+        fleet, threads = _this_machine(model, formats)
+        notes = [*notes, "its steps were measured on this machine, once for this model"]
     preset = not verb.serve.endswith(".toml")
     open_loop = workload.arrivals.kind in ("poisson", "bursty")
     question = ServingQuestion(
@@ -93,7 +95,7 @@ def _understand(verb: Plan) -> tuple[ServingQuestion, list[str]]:
         seed=verb.seed,
     )
     _check_figures(question)
-    return question, [*notes, *more]
+    return question, notes
 
 
 def formats_of(words: str | None) -> Formats:
@@ -125,7 +127,7 @@ def _fleet(verb: Plan) -> Fleet:
     return read_fleet(verb.fleet, region=verb.region, term=term_of(verb.term))
 
 
-def _this_machine(model: Model, formats: Formats) -> tuple[Fleet, tuple[int, ...], list[str]]:
+def _this_machine(model: Model, formats: Formats) -> tuple[Fleet, tuple[int, ...]]:
     """With the engine's steps measured for each number of threads and format, once a model."""
     import os
 
@@ -143,7 +145,7 @@ def _this_machine(model: Model, formats: Formats) -> tuple[Fleet, tuple[int, ...
             weight_precisions=formats.weights,
             progress=progress,
         )
-    return fleet, threads, ["its steps were measured on this machine, once for this model"]
+    return fleet, threads
 
 
 def _refuse_training_options(verb: Plan) -> None:

@@ -1,8 +1,8 @@
 """Serving at a steady rate, in closed form: what a search ranks by before it simulates.
 
-All of a step is linear in x, the requests that come during a step: in the steady state a step
-holds x I prompt tokens and x (O - 1) decoding sequences, for I tokens in and O out. So a step
-takes F(x), and x runs through all rates r = x / F(x) at once: no fixed point is sought.
+All of a step is linear in x, the requests that come during a step: in the steady state steps hold
+x I prompt tokens on the mean and x (O - 1) decoding sequences, for I tokens in and O out. So a
+step takes F(x), and x runs through all rates r = x / F(x) at once: no fixed point is sought.
 A request sees the others and itself (arrivals see time averages), waits for prompts before it
 as in M/G/1 (Pollaczek-Khinchine), and for a place among c as in M/M/c (Sakasegawa 1977).
 Good for ranking at moderate loads; the simulation judges.
@@ -120,7 +120,7 @@ def steady_states(
     decoding = running + (1.0 if d.steps else 0.0)
     budget = np.maximum(tokens - running, 1.0)
     price_one = _Priced(price, d.keys)
-    step_s = price_one(decoding, x, x * d.prompt, x * d.pairs)
+    step_s = _mixed_s(price_one, decoding, x, d)
     rate = x / step_s
     bare_s = price_one(running, 0.0, 0.0, 0.0)
     own_s = _own_s(price_one, running, budget, d.prompt, d.pairs)
@@ -137,7 +137,7 @@ def steady_states(
     ttft_s = bare_s / 2.0 + wait_s + own_s
     ttft_high_s = ttft_s + np.hypot(own_high_s - own_s, np.hypot(wait_s * tail, bare_s / 2.0))
     tpot_s = step_s
-    grown_s = price_one(decoding + np.sqrt(running), x, x * d.prompt, x * d.pairs) - step_s
+    grown_s = _mixed_s(price_one, decoding + np.sqrt(running), x, d) - step_s
     landed_s = np.sqrt(rate * step_s * added_square / d.steps_low)
     tpot_high_s = tpot_s + float(ndtri(quantile)) * np.hypot(grown_s, landed_s)
     return Steady(
@@ -197,6 +197,18 @@ class _Priced:
             )
         )
         return np.asarray(sum(parts.values()))
+
+
+def _mixed_s(price: _Priced, decoding: Array, x: Array, demand: Demand) -> Array:
+    """The mean step where x requests come in one: those without a prompt, a share of exp(-x), and
+    those with one or several. Time is convex in tokens, so that a mean step would be too short."""
+    some = -np.expm1(-x)
+    bare_s = price(decoding, 0.0, 0.0, 0.0)
+    if not demand.prompt:
+        return bare_s
+    prompts = x / some
+    full_s = price(decoding, prompts, prompts * demand.prompt, prompts * demand.pairs)
+    return np.asarray((1.0 - some) * bare_s + some * full_s)
 
 
 def _own_s(price: _Priced, running: Array, budget: Array, prompt: float, pairs: float) -> Array:

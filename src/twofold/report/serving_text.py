@@ -104,7 +104,7 @@ def plan_words(plan: ServingPlan) -> str:
     if plan.attention_data_degree > 1:
         whole += f" DP-attention{plan.attention_data_degree}"
     words.append(f"{whole} on {plan.pool}")
-    formats = [plan.precision]
+    formats: list[str] = [plan.precision]
     if plan.weight_precision != "same":
         formats.append(f"{plan.weight_precision} weights")
     if plan.kv_precision != "same":

@@ -20,8 +20,8 @@ from twofold.workload.serve import Serve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulated:
-    """`overload_fraction` of what arrives is more than can be answered (0: all is, in time);
-    the estimate's basis says so too."""
+    """`overload_fraction` is how much more comes than is answered (0: the queue does not grow); the
+    estimate's basis says so too."""
 
     estimate: ServingEstimate
     requests: Judged

@@ -22,7 +22,7 @@ from twofold.workload.serve import Serve, Targets
 Array = NDArray[np.float64]
 TimeName = Literal["ttft_s", "tpot_s", "e2e_s"]
 _OVERLOADED = 0.05
-"""A wait that grows by more than this share of the time means more comes than is answered."""
+"""A wait that grows by less than this share of the time is chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +135,9 @@ def percentiles(values: Array) -> Percentiles:
 
 
 def overload_fraction(workload: Serve, served: Served) -> float:
-    """How much more arrives than is answered, of what arrives: the slope of the time to the first
-    token against the time of arrival. 0 where the queue does not grow, and for all who wait."""
+    """How much more comes than is answered, of what is answered: the slope of the time to the
+    first token against the time of arrival. 0 where the queue does not grow, and where users
+    wait."""
     if workload.arrivals.kind not in ("poisson", "bursty", "trace"):
         return 0.0
     requests = judged(workload, served)

@@ -84,7 +84,7 @@ class Replica:
                 tokens=work.tokens * each,
                 sequences=work.sequences * each,
                 pairs=work.pairs * each,
-                keys=work.keys + work.sequences * np.arange(steps),
+                keys=work.keys + work.sequences * np.arange(steps, dtype=np.float64),
             )
         )
         self.log.parts = tuple(parts_s)

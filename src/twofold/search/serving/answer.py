@@ -19,7 +19,6 @@ from twofold.search.serving.space import Division, divisions, limits
 
 Progress = Callable[[int, int], None]
 
-_FINALISTS = 2
 _ROLES = ("best", "second", "third")
 
 
@@ -101,7 +100,8 @@ def answer(
 
 
 def _finalists(question: ServingQuestion, fitting: Mapping[str, list[Division]]) -> list[Ranked]:
-    """The best of whole replicas, and of prompts apart from decoding."""
+    """The best without pipeline stages, the best with them (the closed form knows no bubbles, and
+    flatters them), and the best that has prompts apart from decoding."""
     asked = asked_load(question)
     whole = [
         ranked
@@ -111,7 +111,9 @@ def _finalists(question: ServingQuestion, fitting: Mapping[str, list[Division]])
     whole.sort(key=lambda one: one.value(question.objective, asked))
     split = split_plans(question, fitting)
     split.sort(key=lambda one: one.value(question.objective, asked))
-    return [*whole[:_FINALISTS], *split[:1]]
+    plain = [one for one in whole if one.plan.pipeline_degree == 1]
+    staged = [one for one in whole if one.plan.pipeline_degree > 1]
+    return [*plain[:1], *staged[:1], *split[:1]]
 
 
 def _sorted(question: ServingQuestion, options: list[ServingOption]) -> list[ServingOption]:
