@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: prove test verify lint clean
+.PHONY: prove prove-serving test verify lint clean
 
 # Exit code 1 of `prove` is an answer, "not everything was proven", and no failure of make.
 prove: $(VENV)/installed  ## set up, then the main job: prove the gain on this machine
 	$(BIN)/twofold prove examples/stdlib-lm.toml || [ $$? -eq 1 ]
+
+prove-serving: $(VENV)/installed  ## set up, then prove a serving plan against two baselines here
+	$(BIN)/twofold prove examples/serving.toml || [ $$? -eq 1 ]
 
 test: $(VENV)/installed lint  ## set up, then every check that CI runs, fast ones first
 	$(BIN)/pytest -q -m "not slow and not verify"

@@ -46,14 +46,18 @@ class Prove:
             )
         if self.check is not None:
             return self._check(self.check)
+        if self.experiment is not None and self._is_serving(self.experiment):
+            return self._prove_serving(self.experiment)
         if self.retune:
             self._retune()
         return self._prove()
 
     def _check(self, path: Path) -> int:
         from twofold.evidence import check
+        from twofold.evidence.serving.check import check_serving
+        from twofold.evidence.serving.files import is_serving
 
-        faults = check(path)
+        faults = check_serving(path) if is_serving(path) else check(path)
         if self.json:
             answer({"evidence": str(path), "agrees": not faults, "faults": faults})
         elif faults:
@@ -61,6 +65,43 @@ class Prove:
         else:
             answer(f"{path}: every derived figure follows from its samples")
         return EXIT_NO if faults else 0
+
+    @staticmethod
+    def _is_serving(path: Path) -> bool:
+        from twofold.measure.serving.experiment import is_serving_experiment
+
+        return is_serving_experiment(path)
+
+    def _prove_serving(self, path: Path) -> int:
+        from twofold.measure.serving.prove import prove_serving
+        from twofold.report.serving.page import write_serving_report
+        from twofold.report.serving.text import serving_claim_text
+
+        if self.retune:
+            raise InputError(
+                "a proof of serving tunes its arms every time", help="leave --retune out"
+            )
+        with watcher() as progress:
+            proof = prove_serving(
+                path, runs=self.runs, progress=progress, seed=self.seed, quick=self.quick
+            )
+        report = proof.folder / "report.html"
+        write_serving_report(proof.evidence, report)
+        derived = proof.evidence.derived
+        assert derived is not None
+        if self.json:
+            answer(
+                {
+                    "evidence": str(proof.path),
+                    "report": str(report),
+                    "smoke": proof.evidence.smoke,
+                    "results": [asdict(result) for result in derived.results],
+                }
+            )
+        else:
+            answer(serving_claim_text(proof.evidence, str(report), str(proof.path)))
+        claimed = [r for r in derived.results if r.target == proof.evidence.claimed]
+        return 0 if all(result.verdict == "proven" for result in claimed) else EXIT_NO
 
     def _retune(self) -> None:
         from twofold.measure.experiment import read_experiment

@@ -52,10 +52,18 @@ def write_report(evidence: Evidence, path: Path) -> None:
 
 def render_page(evidence: Evidence) -> str:
     look = look_of(evidence)
-    sections = [render(evidence, look) for render in _SECTIONS]
+    return assemble(
+        f"{evidence.name}{' (smoke test)' if evidence.smoke else ''} · Twofold",
+        _header(evidence),
+        [render(evidence, look) for render in _SECTIONS],
+        smoke=evidence.smoke,
+    )
+
+
+def assemble(title: str, header: Markup, sections: list[Section], *, smoke: bool) -> str:
+    """The whole file: head, the list of contents, the sections in order."""
     style = css_variables() + css_classes() + _own("page.css")
     script = _own("page.js")
-    title = f"{evidence.name}{' (smoke test)' if evidence.smoke else ''} · Twofold"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -68,8 +76,8 @@ def render_page(evidence: Evidence) -> str:
     body = tag(
         "body",
         tag("a", "Skip to the claim", href="#claim", class_="skip"),
-        _header(evidence),
-        _smoke_banner() if evidence.smoke else None,
+        header,
+        _smoke_banner() if smoke else None,
         tag(
             "div",
             _contents(sections),
@@ -81,6 +89,16 @@ def render_page(evidence: Evidence) -> str:
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 
 
+def page_header(name: str, facts: list[str], *, over: str = "Twofold proof") -> Markup:
+    return tag(
+        "header",
+        tag("p", over, class_="over"),
+        tag("h1", name),
+        tag("p", " · ".join(facts), class_="facts"),
+        tag("button", "Light / dark", type="button", id="theme", hidden=""),
+    )
+
+
 def _header(evidence: Evidence) -> Markup:
     facts = [
         wording.moment(evidence.created),
@@ -88,13 +106,7 @@ def _header(evidence: Evidence) -> Markup:
         wording.plural(len(evidence.samples), "run"),
         f"{wording.seconds(evidence.wall_s)} in all",
     ]
-    return tag(
-        "header",
-        tag("p", "Twofold proof", class_="over"),
-        tag("h1", evidence.name),
-        tag("p", " · ".join(facts), class_="facts"),
-        tag("button", "Light / dark", type="button", id="theme", hidden=""),
-    )
+    return page_header(evidence.name, facts)
 
 
 def _smoke_banner() -> Markup:

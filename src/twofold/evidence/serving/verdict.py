@@ -86,7 +86,10 @@ def _obstacle(
 ) -> str | None:
     if evidence.smoke:
         return "a smoke test proves nothing"
-    crowded = [s.crowded_cores for s in evidence.stretches if s.crowded_cores is not None]
+    here = {side.name for side in evidence.arms if side.url is None}
+    crowded = [  # what serves behind a URL may be one of the others
+        s.crowded_cores for s in evidence.stretches if s.arm in here and s.crowded_cores is not None
+    ]
     if crowded and statistics.median(crowded) > BUSY_CORES:
         return (
             f"other processes took {statistics.median(crowded):.1f} cores while it was measured "

@@ -44,7 +44,13 @@ class Split:
 
 
 def waterfall(
-    start: Total, splits: Sequence[Split], end: Total, *, width: float, label: str
+    start: Total,
+    splits: Sequence[Split],
+    end: Total,
+    *,
+    width: float,
+    label: str,
+    axis: str = "seconds to the end of the run, log scale",
 ) -> Markup:
     rows = [_total_row(start)]
     numbers = [start.time_s, end.time_s]
@@ -65,7 +71,7 @@ def waterfall(
         lambda low, high: scale_for(numbers, low, high, log=True),
         _short_seconds,
         width=width,
-        axis="seconds to the end of the run, log scale",
+        axis=axis,
         label=label,
         describe=f"{start.label} {wording.seconds(start.time_s)}, {end.label} "
         f"{wording.seconds(end.time_s)}. {parts}.",

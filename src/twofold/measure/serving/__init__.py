@@ -1,0 +1,1 @@
+"""The proof of serving: arms under load, goodput at a target fixed beforehand."""
