@@ -73,9 +73,10 @@ def page(reports: dict[str, dict[str, Any]]) -> str:
         "## Serving on fleets: published runs",
         "",
         f"{top['rows']} published rows, {top['answered']} answered "
-        f"({top['answered_fraction']:.0%} of those that say enough). Errors are medians within a "
-        "curve (one configuration under several loads), then over curves; rank correlation and "
-        "the regret of the predicted best are inside curves.",
+        f"({top['answered_fraction']:.0%} of those that say enough). Errors are "
+        "|predicted / measured - 1|, medians within a curve (one configuration under several "
+        "loads), then over curves; rank correlation and the regret of the predicted best are "
+        "inside curves.",
         "",
         "| fitted on | metric | target | median | over rows | 90th percentile | bias | rank | "
         "mean regret |",

@@ -205,9 +205,11 @@ def _precision(
         raise UnanswerableError("precision unknown")
     precision, weights = _PRECISIONS[stated]
     if not set(NARROW_KEYS[precision]) & set(node.accelerator.flop_per_s):
-        if stated not in ("fp8", "fp4"):
-            raise UnanswerableError("a precision that the device has no rate for")
-        return "bf16", stated
+        if stated == "fp8":
+            return "bf16", "fp8"
+        if stated == "fp4":
+            return "bf16", "fp4"
+        raise UnanswerableError("a precision that the device has no rate for")
     return precision, weights
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # type: ignore[attr-defined]
 
 from twofold.calibrate.rows import Row, merge_rounds
 from twofold.errors import InputError

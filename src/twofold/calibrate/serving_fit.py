@@ -25,6 +25,7 @@ from twofold.calibrate.serving_pricing import (
     take_serving,
     wave_name,
 )
+from twofold.fleet import LinkScope
 from twofold.perf.serving_rates import (
     Habit,
     ServingDie,
@@ -41,6 +42,7 @@ _DIE = {
     "memory": (0.75, 0.15), "call_s": (2e-6, 0.5),
 }  # fmt: skip
 _FABRIC = {"scale-up": (0.6, 2e-6), "scale-out": (0.5, 8e-6)}
+_SCOPES: tuple[tuple[LinkScope, str], ...] = (("scale-up", "up"), ("scale-out", "out"))
 _FABRIC_WIDTH = (0.4, 0.6)
 _ENGINE = {
     "step_s": (2e-3, 0.6), "sequence_s": (1e-5, 0.8), "token_s": (1e-7, 0.8),
@@ -302,53 +304,61 @@ def _efficiencies(
 ) -> ServingEfficiencies:
     """The unknowns as tables by name."""
     values = {(u.leaf, u.owner): float(v) for u, v in zip(problem.unknowns, x, strict=True)}
+    settings = [priced.settings[i] for i in rows]
+    curves = _curves(priced, rows)
 
     def of(leaf: str, *owners: str) -> float:
         total = sum(values.get((leaf, owner), 0.0) for owner in owners)
         return float(_value(leaf, np.array(_guess(leaf) * np.exp(total))))
 
-    def die(*owners: str) -> dict[str, float]:
-        return {leaf: of(leaf, *owners) for leaf in _DIE}
+    def die(*owners: str) -> ServingDie:
+        return ServingDie(
+            gemm=of("gemm", *owners),
+            fp8=of("fp8", *owners),
+            fp4=of("fp4", *owners),
+            attention=of("attention", *owners),
+            memory=of("memory", *owners),
+            call_s=of("call_s", *owners),
+            num_curves=curves["die", owners[-1].removeprefix("die ")],
+        )
 
-    def engine(*owners: str) -> dict[str, float]:
+    def engine(*owners: str) -> ServingEngine:
         factor = sum(values.get(("call_s", owner), 0.0) for owner in owners if owner != "all")
-        return {leaf: of(leaf, *owners) for leaf in _ENGINE} | {
-            "call_factor": float(np.exp(factor))
-        }
+        return ServingEngine(
+            step_s=of("step_s", *owners),
+            sequence_s=of("sequence_s", *owners),
+            token_s=of("token_s", *owners),
+            request_s=of("request_s", *owners),
+            call_factor=float(np.exp(factor)),
+            num_curves=curves["engine", owners[-1].removeprefix("engine ")],
+        )
 
     def habit(*owners: str) -> Habit:
         return Habit(**{leaf: of(leaf, *owners) for leaf in _HABIT})
 
-    settings = [priced.settings[i] for i in rows]
-    curves = _curves(priced, rows)
     dies = {
         str(s.node.accelerator.die): f"vendor {s.node.accelerator.vendor.lower()}" for s in settings
     }
-    fabrics = {}
-    for scope, leaf in (("scale-up", "up"), ("scale-out", "out")):
+    fabrics: dict[str, ServingFabric] = {}
+    for scope, leaf in _SCOPES:
         fabrics[scope] = ServingFabric(
             bandwidth=of(leaf, scope), latency_s=of(f"{leaf}_latency_s", scope)
         )
         for setting in settings:
-            link = setting.node.link(scope)  # type: ignore[arg-type]
+            link = setting.node.link(scope)
             if link is not None and link.fabric and link.fabric not in fabrics:
                 name = f"fabric {link.fabric}"
                 fabrics[link.fabric] = ServingFabric(
                     bandwidth=of(leaf, scope, name), latency_s=of(f"{leaf}_latency_s", scope, name)
                 )
-    engines = {"all": ServingEngine(**engine("all"))}
+    engines = {"all": engine("all")}
     for name in sorted({s.engine for s in settings} - {"other"}):
-        engines[name] = ServingEngine(
-            **engine("all", f"engine {name}"), num_curves=curves["engine", name]
-        )
+        engines[name] = engine("all", f"engine {name}")
     return ServingEfficiencies(
         shared=ServingShared(**{leaf: of(leaf, "all") for leaf in _SHARED}),
-        dies={
-            name: ServingDie(**die("all", vendor, f"die {name}"), num_curves=curves["die", name])
-            for name, vendor in dies.items()
-        },
-        vendors={"all": ServingDie(**die("all"))}
-        | {v.removeprefix("vendor "): ServingDie(**die("all", v)) for v in set(dies.values())},
+        dies={name: die("all", vendor, f"die {name}") for name, vendor in dies.items()},
+        vendors={"all": die("all")}
+        | {v.removeprefix("vendor "): die("all", v) for v in set(dies.values())},
         fabrics=fabrics,
         engines=engines,
         habits={"all": habit("all")}

@@ -27,7 +27,7 @@ from twofold.perf.serving_rates import ServingEfficiencies
 Array = NDArray[np.float64]
 
 _COVERAGE = 0.9
-_STEPS = 4
+_STEPS = 3
 """From the whole fit on: what one fold changes is little."""
 
 

@@ -1,6 +1,6 @@
 """Serving predictions against published runs: TTFT, TPOT and output tokens/s.
 
-Errors are |ln(predicted / measured)|. One curve is one configuration under several loads: errors
+Errors are |predicted / measured - 1|. One curve is one configuration under several loads: errors
 are medians within a curve, then over curves, never over rows, or one much-run model would be all.
 Ranking and regret are inside a curve. Vendors, engines, modes and kinds of load stand apart.
 """
@@ -136,17 +136,18 @@ def _scores(
     curves: dict[str, list[int]] = defaultdict(list)
     for i in np.flatnonzero(use & ~np.isnan(error)):
         curves[curve_name(priced.settings[i])].append(int(i))
-    absolute = np.array([np.median(np.abs(error[m])) for m in curves.values()])
+    relative = np.abs(np.expm1(error))
+    absolute = np.array([np.median(relative[m]) for m in curves.values()])
     signed = np.array([np.median(error[m]) for m in curves.values()])
     widths = np.array([fit.spread_of(s.node.accelerator, metric) for s in priced.settings])
     inside = [float(np.mean(np.abs(error[m]) <= widths[m])) for m in curves.values()]
-    rows = np.abs(error[use & ~np.isnan(error)])
+    rows = relative[use & ~np.isnan(error)]
     return {
         "rows": len(rows),
         "curves": len(curves),
-        "median": float(np.expm1(np.median(absolute))),
-        "median_over_rows": float(np.expm1(np.median(rows))),
-        "p90": float(np.expm1(np.quantile(absolute, 0.9))),
+        "median": float(np.median(absolute)),
+        "median_over_rows": float(np.median(rows)),
+        "p90": float(np.quantile(absolute, 0.9)),
         "bias": float(np.expm1(np.median(signed))),
         "coverage_90": float(np.mean(inside)),
         **_ranking(priced, error, metric, curves),

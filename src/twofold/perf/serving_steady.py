@@ -18,6 +18,8 @@ from twofold.perf.serving_terms import Steps, StepTerms, step_s
 Array = NDArray[np.float64]
 
 _ROUNDS = 24
+_SLOW_ROUNDS = 150
+"""Near saturation one more sequence slows all others, and the loop closes slowly."""
 _DAMPING = 0.5
 
 
@@ -193,7 +195,7 @@ def at_rate(terms: StepTerms, load: Load, requests_per_s: Array) -> Steady:
     ratio = load.input_tokens / later
     most = np.minimum(load.max_sequences, load.budget_tokens / (1.0 + ratio))
     decoding = np.minimum(most, 1.0)
-    for _ in range(_ROUNDS):
+    for _ in range(_SLOW_ROUNDS):
         mean_s, _ = _mixed(terms, load, np.maximum(decoding, 1e-3))
         wanted = np.minimum(requests_per_s * later * mean_s, most)
         decoding = _DAMPING * decoding + (1.0 - _DAMPING) * wanted
