@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +45,7 @@ def test_fitted_attainment_never_rises_and_keeps_its_mean(
 ) -> None:
     given_points = [Point(rate_per_s=r, attained=a, num=n) for r, a, n in rows]
     fitted = falling(given_points)
-    assert all(a.attained >= b.attained - 1e-12 for a, b in zip(fitted, fitted[1:], strict=False))
+    assert all(a.attained >= b.attained - 1e-12 for a, b in pairwise(fitted))
     before = sum(p.attained * p.num for p in given_points)
     after = sum(p.attained * p.num for p in fitted)
     assert abs(before - after) < 1e-9 * max(1.0, before)
