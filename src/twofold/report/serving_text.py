@@ -119,7 +119,7 @@ def dividend_lines(found: ServingAnswer) -> list[str]:
     """Three ways to spend the gain over the sensible plan, at the same load."""
     other = found.baseline("sensible")
     best = found.best[0]
-    dividend = None if other is None else thinking_dividend(best, other)
+    dividend = None if other is None else thinking_dividend(best, other, found.asked)
     if dividend is None:
         return ["thinking dividend: none is told, since the sensible plan gives no wait to compare"]
     return _dividend(dividend)
@@ -128,7 +128,10 @@ def dividend_lines(found: ServingAnswer) -> list[str]:
 def _dividend(gain: ThinkingDividend) -> list[str]:
     money = UNKNOWN
     if gain.usd is not None and gain.less_usd is not None:
-        money = f"${gain.less_usd:.3g} instead of ${gain.usd:.3g} a million tokens"
+        money = (
+            f"${gain.less_usd:.3g} instead of ${gain.usd:.3g} a million tokens, "
+            "each at the load it carries"
+        )
     return [
         f"thinking dividend, against the {gain.against} plan at this load, one of:",
         f"  sooner:  the same {gain.tokens:,.0f} tokens after {format_seconds(gain.sooner_s)} "

@@ -13,7 +13,8 @@ class ThinkingDividend:
     """Of a plan against another, for the median request of the same load.
 
     `wait_s` is how long the other takes, `sooner_s` how long the plan does; `tokens` come of the
-    other in that wait and `more_tokens` of the plan; dollars are of a million output tokens.
+    other in that wait and `more_tokens` of the plan; dollars are of a million output tokens, each
+    at the load it carries.
     """
 
     against: str
@@ -30,7 +31,9 @@ def thinking_tokens(wait_s: float, ttft_s: float, tpot_s: float) -> float:
     return max(0.0, 1.0 + (wait_s - ttft_s) / tpot_s) if wait_s >= ttft_s else 0.0
 
 
-def thinking_dividend(best: ServingOption, other: ServingOption) -> ThinkingDividend | None:
+def thinking_dividend(
+    best: ServingOption, other: ServingOption, asked: float | None
+) -> ThinkingDividend | None:
     """None where answers have a single token, or no wait that could be compared: the other cannot
     keep up with the load."""
     mine, theirs = best.outcome, other.outcome
@@ -44,6 +47,14 @@ def thinking_dividend(best: ServingOption, other: ServingOption) -> ThinkingDivi
         sooner_s=mine.ttft_s.p50 + (mean_tokens - 1.0) * mine.tpot_s.p50,
         tokens=mean_tokens,
         more_tokens=thinking_tokens(wait_s, mine.ttft_s.p50, mine.tpot_s.p50),
-        usd=theirs.usd_per_million_output_tokens(),
-        less_usd=mine.usd_per_million_output_tokens(),
+        usd=_usd(other, asked),
+        less_usd=_usd(best, asked),
     )
+
+
+def _usd(option: ServingOption, asked: float | None) -> float | None:
+    """Of a million tokens at the load it carries: the same rent for more of them."""
+    usd = option.outcome.usd_per_million_output_tokens()
+    if usd is None or asked is None or not option.carried:
+        return usd
+    return usd * asked / option.carried

@@ -22,8 +22,9 @@ _LIVES = 6.0
 """Mean lives of a request that arrivals last at least, so that the start weighs little."""
 _MOST_REPLICAS = 8
 """Simulated; more of them are copies."""
-_WIDEN, _HALVINGS = 1.25, 2
-_MOST_WIDENINGS = 12
+_WIDEN, _HALVINGS = 1.2, 3
+_MOST_WIDENINGS, _FASTER = 7, 1.5
+"""Each step from the guess is wider than the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,8 @@ def loaded(
         workload = replace(
             workload,
             arrivals=replace(arrivals, users=users),
-            warmup_requests=2 * users,
-            num_requests=max(_FEWEST, min(most, round(_LIVES * users))),
+            warmup_requests=users,
+            num_requests=max(_FEWEST, min(most, round(_LIVES * users)), users),
         )
     else:
         alive = load * life_s
@@ -93,13 +94,14 @@ def most_load(
     does not): outwards from the guess, then halving on logs."""
     low: Tried | None = None
     high: float | None = None
-    load = guess
+    load, widen = guess, _WIDEN
     for _ in range(_MOST_WIDENINGS):
         tried = try_plan(question, plan, load, life_s, most=_MOST_EACH)
         if tried.meets:
-            low, load = tried, load * _WIDEN
+            low, load = tried, load * widen
         else:
-            high, load = load, load / _WIDEN
+            high, load = load, load / widen
+        widen **= _FASTER
         if low is not None and high is not None:
             break
     if low is None or high is None:
