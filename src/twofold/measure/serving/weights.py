@@ -23,6 +23,8 @@ from twofold.workload import Corpus, Train
 from twofold.workload.text import cache_folder
 
 _SEED = 11
+_AT_THE_END_S = 86400.0
+"""Between checkpoints: none but the last, which is written wherever any are asked for."""
 
 
 def trained_weights(
@@ -51,7 +53,7 @@ def trained_weights(
         return folder
     progress.note(f"training the served model on {workload.tokens} tokens; kept for later proofs")
     shutil.rmtree(folder, ignore_errors=True)
-    job = embedded_job([document], [folder])
+    job = embedded_job([document], [folder], checkpoint_every_s=_AT_THE_END_S)
     check_finished(job, run_job(job, progress.detail))
     (folder / "done").touch()
     return folder
