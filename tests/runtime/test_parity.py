@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -9,6 +12,7 @@ pytest.importorskip("torch")
 from tests.runtime.parity import Differences, differences
 from tests.runtime.parity_cases import CASES, IN_CI, PLANTED, REBALANCED, Case
 
+DOCS = Path(__file__).parents[2] / "docs" / "parity.md"
 FEW = [case for case in CASES if case.name in IN_CI]
 MANY = [case for case in CASES if case.name not in IN_CI]
 
@@ -52,3 +56,18 @@ def test_a_planted_mistake_is_noticed(case: Case, few: dict[str, Differences]) -
 @pytest.mark.parametrize("case", MANY, ids=lambda case: case.name)
 def test_another_layout_trains_so_too(case: Case, many: dict[str, Differences]) -> None:
     assert many[case.name].beyond(case) == []
+
+
+def test_the_committed_table_has_every_case_within_its_tolerances() -> None:
+    rows = [line.split(" | ") for line in DOCS.read_text().splitlines() if line.startswith("| ")]
+    found = {row[0].removeprefix("| "): row[3:] for row in rows[1:]}
+    assert list(found) == [case.name for case in CASES]
+    for case in CASES:
+        for cell, what in zip(
+            found[case.name], ("loss", "norm", "gradient", "weight"), strict=True
+        ):
+            told = re.fullmatch(r"(\S+) \(of (\S+)\)( \|)?", cell)
+            assert told is not None
+            most = getattr(case.tolerance, what)
+            assert float(told[2]) == pytest.approx(most)
+            assert float(told[1]) <= most
