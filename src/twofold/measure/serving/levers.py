@@ -8,9 +8,13 @@ from typing import Any
 
 from twofold.serving_plan import SERVING_LEVER_EFFECT, ServingPlan
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "continuous batching": ("batching", "max_num_seqs"),
-    "chunked prompts": ("chunked_prefill", "max_batched_tokens"),
+GROUPS: dict[str, tuple[str, ...]] = {  # few: each doubles the states that must be measured
+    "continuous batching": (
+        "batching",
+        "max_num_seqs",
+        "max_batched_tokens",
+        "chunked_prefill",
+    ),
     "prefix cache": ("prefix_caching",),
     "threads": ("threads",),
     "precision": ("precision", "weight_precision", "kv_precision"),

@@ -272,7 +272,9 @@ async def _rates(
                 seed=seed,
                 turn=next(turns),  # noqa: B023
             )
-            return stretch.attainment(claimed.targets)
+            met = stretch.attainment(claimed.targets)
+            stage.progress.note(f"  {rate:.3g} requests/s: {met:.0%} within the target")
+            return met
 
         stage.progress.note(f"'{contestant.name}': at which rates?")
         low, high = await bracket(start or 0.5 / unloaded_s, claimed.targets.attainment, attains)
