@@ -20,19 +20,34 @@ Attains = Callable[[float], Awaitable[float]]
 
 
 async def bracket(start_per_s: float, wanted: float, attains: Attains) -> tuple[float, float]:
-    """(a rate that met the target, the next that did not), one STEP apart.
+    """(a rate that met the target, a higher one that did not), about one STEP apart.
 
-    Where the search ends without either, the last rate it came to stands for both ends.
+    Outwards from the start in strides that double on logs, since the start may be far off, then
+    halving. Where neither end is found, the last rate stands for both.
     """
-    rate = start_per_s
+    rate, stride = start_per_s, STEP
     met = await attains(rate) >= wanted
-    for _ in range(MOST_TRIES - 1):
-        following = rate * STEP if met else rate / STEP
-        met_there = await attains(following) >= wanted
-        if met_there != met:
-            return (rate, following) if met else (following, rate)
-        rate = following
+    for tries in range(1, MOST_TRIES):
+        following = rate * stride if met else rate / stride
+        if (await attains(following) >= wanted) != met:
+            low, high = sorted((rate, following))
+            return await _halved(low, high, wanted, attains, MOST_TRIES - tries - 1)
+        rate, stride = following, stride**2
     return rate / math.sqrt(STEP), rate * math.sqrt(STEP)
+
+
+async def _halved(
+    low: float, high: float, wanted: float, attains: Attains, tries: int
+) -> tuple[float, float]:
+    for _ in range(tries):
+        if high / low <= STEP * 1.01:
+            break
+        middle = math.sqrt(low * high)
+        if await attains(middle) >= wanted:
+            low = middle
+        else:
+            high = middle
+    return low, high
 
 
 def rates_about(low: float, high: float, number: int) -> tuple[float, ...]:
