@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twofold.errors import InputError
 from twofold.workload.serve import Lengths, Serve
@@ -49,7 +50,7 @@ def draw_requests(workload: Serve, seed: int) -> list[Request]:
     ]
 
 
-def _draw(lengths: Lengths, number: int, random: np.random.Generator) -> np.ndarray:
+def _draw(lengths: Lengths, number: int, random: np.random.Generator) -> NDArray[np.int64]:
     """Log-normal: the median is mean x exp(-spread^2 / 2)."""
     normal = random.standard_normal(number)
     if lengths.spread == 0:
@@ -57,10 +58,13 @@ def _draw(lengths: Lengths, number: int, random: np.random.Generator) -> np.ndar
     else:
         median = lengths.mean * math.exp(-(lengths.spread**2) / 2)
         values = median * np.exp(lengths.spread * normal)
-    return np.clip(np.rint(values), lengths.least, lengths.most or np.inf).astype(np.int64)
+    held = np.clip(np.rint(values), lengths.least, lengths.most or np.inf)
+    return np.asarray(held, dtype=np.int64)
 
 
-def _arrival_times(workload: Serve, number: int, random: np.random.Generator) -> np.ndarray:
+def _arrival_times(
+    workload: Serve, number: int, random: np.random.Generator
+) -> NDArray[np.float64]:
     arrivals = workload.arrivals
     if arrivals.kind not in ("poisson", "bursty"):
         return np.zeros(number)
