@@ -215,7 +215,7 @@ def test_local_updates_are_for_several_pools(twofold: Any) -> None:
         (MIXED.replace("0.25", "7"), "7 cores of the 2"),
         (MIXED.replace("62.5e6", "0"), "no rate"),
         (MIXED.replace("125e6", "0"), "a port of no rate"),
-        (MIXED.replace('name = "slow"', 'name = "fast"'), "several of that name"),
+        (MIXED.replace('name = "slow"', 'name = "fast"'), "2 pools are named 'fast'"),
         (HALLS + MIXED.split("[[link]]")[0][MIXED.index("[[pool]]") :], "one fleet"),
         (HALLS.replace("count = 8", 'count = 8\nregion = "DEU"', 1), "what joins"),
         ("[[pool]\n", "TOML"),
