@@ -35,8 +35,9 @@ from twofold.launch.verdict import (
 )
 
 _POLL_S = 0.05
-_SETTLE_S = 1.0
-"""Ranks that lost their peer end by themselves within this; the one with a reason is among them."""
+_SETTLE_S, _PATIENT_SETTLE_S = 1.0, 15.0
+"""Ranks that lost their peer end by themselves. While only such have ended, the one with the reason
+is still on its way, and on a busy machine that takes a while."""
 _GRACE_S, _OVERDUE_S = 2.0, 30.0
 
 Placement = tuple[tuple[int, ...], ...]
@@ -155,7 +156,7 @@ class Supervisor:
         """Until no rank runs. The first thing that goes wrong stops all; later ends follow it."""
         kind: Kind = "done"
         causes: list[RankEnd] = []
-        settle_until: float | None = None
+        settle_from: float | None = None
         stopping, asked = False, 0
         while any(host.running and not host.lost for host in self.team.hosts):
             self.team.pump(_POLL_S)
@@ -180,9 +181,9 @@ class Supervisor:
             if self._is_overdue():
                 kind, stopping = "timed_out", True
                 self._stop_all(signal.SIGINT, _OVERDUE_S)
-            elif causes and settle_until is None:
-                settle_until = time.monotonic() + _SETTLE_S
-            elif settle_until is not None and time.monotonic() > settle_until:
+            elif causes and settle_from is None:
+                settle_from = time.monotonic()
+            elif settle_from is not None and time.monotonic() - settle_from > _settle_s(causes):
                 stopping = True
                 self._stop_all(signal.SIGTERM, _GRACE_S)
             elif not causes and store.ended:
@@ -304,3 +305,10 @@ class Supervisor:
     def _newest_checkpoint(self) -> str:
         folder = self.job.folder / "checkpoints"
         return max((path.name for path in folder.glob("step-*")), default="")
+
+
+def _settle_s(causes: Sequence[RankEnd]) -> float:
+    """How long to wait for further ends: a killed rank, or one that told its error, is reason
+    enough."""
+    told = any(end.code < 0 or end.code in (*ERRORS, INTERRUPTED) for end in causes)
+    return _SETTLE_S if told else _PATIENT_SETTLE_S
