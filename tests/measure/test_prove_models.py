@@ -98,7 +98,7 @@ def write_text(folder: Path) -> None:
         (folder / f"{index}.txt").write_text("\n".join(lines))
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_from_tuning_to_checked_evidence(tmp_path: Path) -> None:
     write_text(tmp_path / "text")
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)

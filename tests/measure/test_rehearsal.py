@@ -48,7 +48,7 @@ def test_kinds_cover_every_rank_once() -> None:
     assert len(kinds) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_ten_thousand_ranks_hold_and_send_what_perf_says(tmp_path: Path) -> None:
     made = document(global_batch=1280, data_degree=160, tensor_degree=8, pipeline_degree=8)
     write_plan(made, tmp_path / "plan.json")

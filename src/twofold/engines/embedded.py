@@ -18,6 +18,8 @@ from twofold.plan import Plan
 from twofold.policy import pool_of_rank
 from twofold.policy.checkpointing import Interval
 
+_RUNTIME = "twofold.runtime.train"
+
 
 def embedded_job(
     documents: Sequence[PlanDocument],
@@ -42,7 +44,7 @@ def embedded_job(
         )
     for document, folder in zip(documents, folders, strict=True):
         write_plan(document, folder / "plan.json")
-    argv = [sys.executable, "-m", "twofold.runtime.train"]
+    argv = [sys.executable, "-m", _RUNTIME]
     argv += [str(folder / "plan.json") for folder in folders]
     argv += ["--evaluate", *evaluate, "--evaluation-tokens", str(evaluation_tokens)]
     if checkpoint_every_s is not None:
@@ -96,7 +98,8 @@ def check_finished(job: Job, finished: Finished) -> None:
         if said is not None:
             kind = InputError if said.get("exit_code") == 2 else JobFailed
             raise kind(str(said["error"]), at=said.get("at"), help=said.get("help"))
-    if finished.returncode == EnvironmentLack.exit_code:
+    ours = _RUNTIME in job.argv
+    if ours and finished.returncode == EnvironmentLack.exit_code:  # and told no reason
         raise JobFailed(
             f"the run '{job.name}' lacked something here, and why cannot be written to its log",
             at=str(job.log),
