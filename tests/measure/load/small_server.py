@@ -24,16 +24,25 @@ class SmallServer:
     fail_every: int = 0
     stall_s: float = 0.0
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    connections: list[tuple[str, int]] = field(default_factory=list)
+    """Path of each request, and the client's port: equal ports are one connection."""
     running: asyncio.Semaphore | None = None
 
     def app(self) -> web.Application:
         self.running = asyncio.Semaphore(self.slots)
-        app = web.Application()
+        app = web.Application(middlewares=[self.note])
         app.router.add_get("/v1/models", self.models)
         if not self.chat_only:
             app.router.add_post("/v1/completions", self.complete)
         app.router.add_post("/v1/chat/completions", self.complete)
         return app
+
+    @web.middleware
+    async def note(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        assert request.transport is not None
+        self.connections.append((request.path, request.transport.get_extra_info("peername")[1]))
+        response: web.StreamResponse = await handler(request)
+        return response
 
     async def models(self, request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "small", "max_model_len": 512}]})

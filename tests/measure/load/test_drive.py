@@ -76,6 +76,17 @@ def test_closed_loop_never_has_more_out_than_users_and_goes_on_for_the_least_tim
     assert most <= 3
 
 
+@pytest.mark.parametrize("arrivals", [Arrivals(kind="closed", users=3), Arrivals(rate_per_s=200.0)])
+def test_no_timed_request_waits_for_its_connection(arrivals: Arrivals) -> None:
+    """Those that are out at once are fewer than the connections opened before the clock."""
+    small = SmallServer()
+    run(small, replace(WORKLOAD, arrivals=arrivals, num_requests=12))
+    first = next(i for i, (path, _) in enumerate(small.connections) if i and "models" in path)
+    opened = {port for path, port in small.connections[first:] if "models" in path}
+    used = {port for path, port in small.connections[first:] if "completions" in path}
+    assert used <= opened
+
+
 def test_open_loop_lasts_as_long_as_asked() -> None:
     requests = requests_for(WORKLOAD, 1, 2.0)
     assert requests[-1].arrival_s >= 2.0

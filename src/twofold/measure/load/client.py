@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,9 @@ Prompt = str | list[int]
 
 _PROBE_S = 60.0
 _LONGEST_LINE_BYTES = 1 << 22
+_KEPT_S = 4.0
+"""Below the 5 s after which uvicorn, and so vLLM and ours, closes an idle connection: a request
+sent at that moment would be lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
     aiohttp = _aiohttp()
     key = os.environ.get("OPENAI_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     async with aiohttp.ClientSession(
         headers=headers,
@@ -54,6 +58,21 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         read_bufsize=_LONGEST_LINE_BYTES,
     ) as opened:
         yield opened
+
+
+async def connect(http: aiohttp.ClientSession, server: Server, number: int) -> None:
+    """Open so many connections and keep them, by asking all at once what is served: a request
+    that is timed then does not wait for its connection. What they answer does not matter."""
+    aiohttp = _aiohttp()
+
+    async def ask() -> None:
+        with suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with http.get(
+                f"{server.url}/v1/models", timeout=aiohttp.ClientTimeout(total=_PROBE_S)
+            ) as response:
+                await response.read()
+
+    await asyncio.gather(*(ask() for _ in range(number)))
 
 
 async def send(

@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 import aiohttp
 
 from twofold.evidence.serving.answers import Answer
-from twofold.measure.load.client import Prompt, Server, address, body_of, send
+from twofold.measure.load.client import Prompt, Server, address, body_of, connect, send
 from twofold.measure.load.stream import Event, Told, answer_of, told_of
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
 _LEAST_SLEEP_S = 0.0005
 _DRAIN_S = 120.0
+_CONNECTIONS = 16
+"""Opened before the clock starts where nobody says how many requests will be out at once."""
 
 OnDone = Callable[[int, int], None]
 """Told (answered so far, requests in all)."""
@@ -79,6 +81,7 @@ async def drive(
     """
     run = _Run(http, server, requests, prompts, seed, logprobs, on_done, stop or asyncio.Event())
     kind = workload.arrivals.kind
+    await connect(http, server, min(len(requests), workload.arrivals.users or _CONNECTIONS))
     if kind == "closed":
         await run.closed(workload.arrivals.users or 1, workload.arrivals.think_s, least_s)
     else:
