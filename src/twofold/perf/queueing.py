@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from twofold.perf.serving import Steps
+from twofold.perf.serving import Column, Steps
 from twofold.workload.requests import Request
 from twofold.workload.serve import Targets
 
 Array = NDArray[np.float64]
-Price = Callable[[Steps], dict[str, Array]]
+Price = Callable[[Steps], dict[str, Column]]
 
 _POINTS = 48
 _LOWEST, _FULLEST = 1e-3, 0.995

@@ -20,6 +20,7 @@ from twofold.perf.serving_rates import ServingEfficiencies, fitted_serving, serv
 from twofold.perf.serving_terms import (
     PART_USE,
     PARTS,
+    Column,
     Steps,
     StepTerms,
     curve_terms,
@@ -33,6 +34,7 @@ from twofold.serving_plan import ServingPlan
 __all__ = [
     "PARTS",
     "PART_USE",
+    "Column",
     "Replica",
     "ServingMemory",
     "Steps",
@@ -93,8 +95,9 @@ def replica(
     )
 
 
-def step_parts_s(replica: Replica, steps: Steps) -> dict[str, Array]:
-    """Seconds of each step by `PARTS`, which add up to it: [steps]."""
+def step_parts_s(replica: Replica, steps: Steps) -> dict[str, Column]:
+    """Seconds of each step by `PARTS`, which add up to it: [steps], or one number where all steps
+    take the same."""
     return price_steps(replica.terms, steps)
 
 

@@ -38,17 +38,17 @@ PART_USE: dict[str, Literal["tensor", "memory", "link", "idle"]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What steps of one replica hold: [steps].
+    """What steps of one replica hold: [steps], or one number where all hold the same.
 
     `tokens` computed (prompt and decoded), `sequences` in the step, `pairs` of a query and a key
     of prompt tokens (causal pairs, with the prompt's earlier parts), `keys` in the cache that
     decoding sequences read.
     """
 
-    tokens: Array
-    sequences: Array
-    pairs: Array
-    keys: Array
+    tokens: Column
+    sequences: Column
+    pairs: Column
+    keys: Column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +154,8 @@ def curve_terms(curve: StepCurve) -> StepTerms:
     return StepTerms(**(zero | measured))
 
 
-def price_steps(terms: StepTerms, steps: Steps) -> dict[str, Array]:
-    """Seconds by part; they add up to the step.
+def price_steps(terms: StepTerms, steps: Steps) -> dict[str, Column]:
+    """Seconds by part; they add up to the step. A part that all steps take alike is one number.
 
     Of products and the weights they read the shorter is hidden but for 1 - overlap of it: what
     products add to the reading, c - w min(c, r), is theirs. With p pipeline stages a step is that

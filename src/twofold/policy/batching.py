@@ -149,9 +149,10 @@ class Scheduler:
         preempted: list[Sequence] = []
         budget, block_tokens = self.limits.max_batched_tokens, self.limits.block_tokens
         for sequence in self.running:  # whoever gives up its blocks leaves at the end of the list
-            pending = sequence.prompt_tokens + sequence.generated - sequence.computed
+            computed = sequence.computed
+            pending = sequence.prompt_tokens + sequence.generated - computed
             tokens = pending if pending <= budget else self._next_tokens(pending, budget)
-            has_room = sequence.computed + tokens <= len(sequence.blocks) * block_tokens
+            has_room = computed + tokens <= len(sequence.blocks) * block_tokens
             if tokens and (has_room or self._make_room(sequence, tokens, preempted)):
                 entries.append(Entry(sequence, tokens, tokens == pending))
                 budget -= tokens
@@ -172,9 +173,9 @@ class Scheduler:
             sequence.computed = first + tokens + steps - 1
             if first < sequence.prompt_tokens:
                 self._name_full_blocks(sequence, first)
-            if sequence.computed > len(sequence.blocks) * block_tokens:
-                needed = self.pool.blocks_for(sequence.computed) - len(sequence.blocks)
-                sequence.blocks += self.pool.take(needed)
+            short = sequence.computed - len(sequence.blocks) * block_tokens
+            if short > 0:
+                sequence.blocks += self.pool.take(-(-short // block_tokens))
             if yields:
                 sequence.generated += steps
                 if sequence.generated >= sequence.max_new_tokens or sequence.id in stopped:
@@ -192,10 +193,13 @@ class Scheduler:
         the next step, and whoever ends its prompt names a block that another can use."""
         if not batch.entries or batch.preempted:
             return 1
-        steps = min(e.sequence.max_new_tokens - e.sequence.generated for e in batch.entries)
-        for sequence, tokens, yields in batch.entries:
+        steps = batch.entries[0].sequence.max_new_tokens
+        for sequence, tokens, yields in reversed(batch.entries):  # the newest are the likeliest
             if tokens > 1 or not yields or sequence.computed < sequence.prompt_tokens:
                 return 1
+            left = sequence.max_new_tokens - sequence.generated
+            if left < steps:
+                steps = left
         while steps > 1 and self._more_blocks(batch, steps) > self.pool.num_free:
             steps //= 2
         return steps

@@ -16,7 +16,8 @@ Keys = Sequence[Key]
 
 class BlockPool:
     """`num_blocks` blocks. One that nobody holds keeps its content until it is needed, the
-    longest unused first."""
+    longest unused first. Only a block with a name can have several holders: those alone are
+    counted."""
 
     def __init__(self, num_blocks: int, block_tokens: int) -> None:
         assert num_blocks >= 1
@@ -43,13 +44,15 @@ class BlockPool:
 
     def take(self, number: int) -> list[int]:
         """So many blocks to write to; the caller has seen that they are free."""
-        assert number <= self.num_free, "more blocks than are free"
-        while len(self._empty) < number:
-            self._forget_oldest()
-        blocks = self._empty[len(self._empty) - number :]
-        del self._empty[len(self._empty) - number :]
-        for block in blocks:
-            self._holders[block] = 1
+        empty = self._empty
+        if number > len(empty):
+            assert number <= self.num_free, "more blocks than are free"
+            for _ in range(number - len(empty)):
+                self._forget_oldest()
+        if number == 1:  # as nearly always
+            return [empty.pop()]
+        blocks = empty[len(empty) - number :]
+        del empty[len(empty) - number :]
         return blocks
 
     def find(self, keys: Keys) -> list[int]:
@@ -69,27 +72,25 @@ class BlockPool:
     def hold(self, blocks: Iterable[int]) -> None:
         for block in blocks:
             self._idle.pop(block, None)
-            self._holders[block] = self._holders.get(block, 0) + 1
+            self._holders[block] += 1
 
     def name(self, block: int, key: Key) -> None:
         """The block is full and holds what `key` names; the first block of a name keeps it."""
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key] = block
             self._key_of[block] = key
+            self._holders[block] = 1
 
     def release(self, blocks: Sequence[int]) -> None:
         """The last of a prompt are forgotten first: a beginning is of use without its end."""
-        for block in reversed(blocks):
+        key_of = self._key_of
+        self._empty += [block for block in blocks if block not in key_of]
+        for block in [block for block in reversed(blocks) if block in key_of]:
             self._holders[block] -= 1
-            if self._holders[block]:
-                continue
-            del self._holders[block]
-            if block in self._key_of:
-                self._idle[block] = self._key_of[block]
-            else:
-                self._empty.append(block)
+            if not self._holders[block]:
+                self._idle[block] = key_of[block]
 
     def _forget_oldest(self) -> None:
         block, key = self._idle.popitem(last=False)
-        del self._block_of[key], self._key_of[block]
+        del self._block_of[key], self._key_of[block], self._holders[block]
         self._empty.append(block)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from twofold.fleet import Fleet
 from twofold.model import Model
 from twofold.perf.serving import (
+    Column,
     Replica,
     Steps,
     kv_transfer_s,
@@ -23,8 +21,7 @@ from twofold.perf.serving_rates import ServingEfficiencies
 from twofold.policy.batching import Limits
 from twofold.serving_plan import ServingPlan
 
-Array = NDArray[np.float64]
-Price = Callable[[Steps], dict[str, Array]]
+Price = Callable[[Steps], dict[str, Column]]
 """Seconds of each part of each step."""
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from twofold.perf.serving import Steps
+from twofold.perf.serving import Column, Steps
 from twofold.policy.batching import Batch, Scheduler, Sequence
 from twofold.simulate.deployment import Phase
 
-Array = NDArray[np.float64]
-
 _LONGEST_LEAP = 256
 """Steps priced at once: more would be thrown away at the next arrival."""
+_COUNT = np.arange(_LONGEST_LEAP, dtype=np.float64)
+_NONE = np.zeros(_LONGEST_LEAP)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,7 +26,7 @@ class Log:
     end_s: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    parts_s: list[Array] = field(default_factory=list)
+    parts_s: list[tuple[float, ...]] = field(default_factory=list)
     kv_used: list[float] = field(default_factory=list)
 
 
@@ -43,7 +42,7 @@ class Replica:
         self._batch: Batch | None = None
         self._start_s = 0.0
         self._steps = 0
-        self._parts_s = np.zeros((0, 0))
+        self._parts_s: dict[str, Column] = {}
         self._ends_s = np.zeros(0)
 
     @property
@@ -77,20 +76,17 @@ class Replica:
         if not batch.entries:
             return False
         steps = min(self.scheduler.steady_steps(batch), _LONGEST_LEAP)
-        work = batch.work()
-        each = np.ones(steps)
-        parts_s = self._price(
+        tokens, sequences, pairs, keys = map(float, batch.work())
+        self._parts_s = self._price(
             Steps(
-                tokens=work.tokens * each,
-                sequences=work.sequences * each,
-                pairs=work.pairs * each,
-                keys=work.keys + work.sequences * np.arange(steps, dtype=np.float64),
+                tokens=tokens,
+                sequences=sequences,
+                pairs=pairs,
+                keys=keys + sequences * _COUNT[:steps],
             )
         )
-        self.log.parts = tuple(parts_s)
-        self._parts_s = np.array(list(parts_s.values()))
         self._batch, self._start_s, self._steps = batch, now_s, steps
-        self._ends_s = now_s + np.cumsum(self._parts_s.sum(axis=0))
+        self._ends_s = now_s + np.cumsum(sum(self._parts_s.values(), start=_NONE[:steps]))
         self.leap += 1
         return True
 
@@ -118,6 +114,12 @@ class Replica:
         log.end_s.append(self.end_s)
         log.steps.append(steps)
         log.tokens.append(steps * telling)
-        log.parts_s.append(self._parts_s[:, :steps].sum(axis=1))
+        log.parts = tuple(self._parts_s)
+        log.parts_s.append(
+            tuple(
+                float(part_s[:steps].sum() if isinstance(part_s, np.ndarray) else steps * part_s)
+                for part_s in self._parts_s.values()
+            )
+        )
         grown = (steps - 1) * sequences / (pool.block_tokens * pool.num_blocks)
         log.kv_used.append(pool.used_fraction + grown)
