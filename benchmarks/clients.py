@@ -14,16 +14,22 @@ What the tools mean by their names: aiperf's *inter token latency* is our TPOT, 
 (tokens - 1) of each request, and its *inter chunk latency* is our ITL, over the gaps of all
 requests. TTFT and E2E count from sending in aiperf, from the intended time in ours; requests/s and
 tokens/s are over the first sending to the last token in both.
+
+A small machine is faster in one run than in the next by more than tools differ. So each run's means
+are also divided by what the server timed itself in that run (its /metrics), and those quotients are
+compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -35,8 +41,8 @@ from scratch import environment, our_server, small_llama, versions
 from twofold import __version__
 from twofold.evidence.statistics import paired_ratio
 from twofold.host import describe_host, observe
-from twofold.measure.load.client import Server, body_of
-from twofold.measure.load.prompts import prompts_of
+from twofold.measure.load.client import Server, body_of, discover, session
+from twofold.measure.load.prompts import WORDS, prompts_of
 from twofold.workload.requests import draw_requests
 from twofold.workload.serve import Arrivals, Lengths, Serve
 
@@ -62,6 +68,12 @@ FIGURES = {
     "output tokens/s": ("output_token_throughput", "avg", 1.0),
 }
 """Ours, and where it stands in aiperf's report with the factor to seconds."""
+SERVER = {
+    "ttft mean": "vllm:time_to_first_token_seconds",
+    "tpot mean": "vllm:inter_token_latency_seconds",
+    "e2e mean": "vllm:e2e_request_latency_seconds",
+}
+"""The server's own histograms; all answers are of one length, so its mean gap is the mean TPOT."""
 
 
 def main() -> None:
@@ -118,11 +130,22 @@ class Tools:
 
     def __init__(self, python: Path, url: str, model: Path, workload: Serve, scratch: Path) -> None:
         self.python, self.url, self.model = python, url, model
+        self.runs = {"twofold bench": self._ours, "aiperf": self._theirs}
         self.workload, self.scratch = workload, scratch
         self.toml = scratch / "workload.toml"
         self.toml.write_text(_toml(workload))
 
-    def ours(self, seed: int) -> dict[str, float]:
+    def run(self, name: str, seed: int) -> dict[str, float]:
+        """The tool's figures, and as `server ...` the server's own over the same requests."""
+        before = histograms(self.url)
+        figures = self.runs[name](seed)
+        after = histograms(self.url)
+        for figure, metric in SERVER.items():
+            (sum_0, count_0), (sum_1, count_1) = before[metric], after[metric]
+            figures[f"server {figure}"] = (sum_1 - sum_0) / (count_1 - count_0)
+        return figures
+
+    def _ours(self, seed: int) -> dict[str, float]:
         argv = [sys.executable, "-m", "twofold.cli", "bench", self.url, "--serve", str(self.toml)]
         argv += ["--requests", str(self.workload.num_requests), "--warmup", "0"]
         done = subprocess.run(
@@ -148,8 +171,10 @@ class Tools:
             for name in FIGURES
         }
 
-    def theirs(self, seed: int) -> dict[str, float]:
-        """aiperf replays the bodies that ours sends with that seed."""
+    def _theirs(self, seed: int) -> dict[str, float]:
+        """aiperf replays the bodies that ours sends with that seed. First comes the one-token
+        request with which ours finds out what the server takes: it is in the server's means."""
+        asyncio.run(_found(self.url))
         trace = self.scratch / "trace.jsonl"
         trace.write_text("".join(json.dumps(row) + "\n" for row in self._rows(seed)))
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
@@ -185,25 +210,51 @@ class Tools:
             yield row
 
 
+async def _found(url: str) -> None:
+    os.environ["OPENAI_API_KEY"] = KEY
+    async with session() as http:
+        await discover(http, url, list(WORDS))
+
+
+def histograms(url: str) -> dict[str, tuple[float, float]]:
+    """Sum in seconds and count of the server's histograms."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
+    values = {line.split("{")[0]: float(line.split()[-1]) for line in lines if "{" in line}
+    return {name: (values[f"{name}_sum"], values[f"{name}_count"]) for name in SERVER.values()}
+
+
 def compared(tools: Tools, rounds: int) -> dict[str, Any]:
     """Rounds of both; the ratio of each figure, aiperf's over ours, in pairs."""
-    tools.ours(1000)
-    runs: dict[str, list[dict[str, float]]] = {"twofold bench": [], "aiperf": []}
+    tools.run("twofold bench", 1000)
+    names = list(tools.runs)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     loads = []
     for index in range(rounds):
         loads.append(observe().load)
-        order = [("twofold bench", tools.ours), ("aiperf", tools.theirs)]
-        for name, run in order if index % 2 == 0 else order[::-1]:
-            runs[name].append(run(index))
+        for name in names if index % 2 == 0 else names[::-1]:
+            runs[name].append(tools.run(name, index))
             print(f"round {index + 1}: {name}: {brief(runs[name][-1])}", flush=True)
+    pairs = list(zip(*runs.values(), strict=True))
     return {
         "load_before_rounds": loads,
         "runs": runs,
         "ratio_aiperf_over_ours": {
-            name: ratio([t[name] / o[name] for o, t in zip(*runs.values(), strict=True)])
-            for name in FIGURES
+            name: ratio([theirs[name] / ours[name] for ours, theirs in pairs]) for name in FIGURES
+        },
+        "ratio_aiperf_over_ours_each_over_the_server": {
+            name: ratio([beside(theirs, name) / beside(ours, name) for ours, theirs in pairs])
+            for name in SERVER
+        },
+        "tool_over_server": {
+            tool: {name: ratio([beside(run, name) for run in each]) for name in SERVER}
+            for tool, each in runs.items()
         },
     }
+
+
+def beside(run: dict[str, float], name: str) -> float:
+    return run[name] / run[f"server {name}"]
 
 
 def ratio(ratios: Sequence[float]) -> dict[str, Any]:
@@ -222,9 +273,17 @@ def table(load: str, found: dict[str, Any]) -> str:
     lines = [f"{load}: aiperf / twofold bench (95 %)"]
     for name, one in found["ratio_aiperf_over_ours"].items():
         mine = [run[name] for run in found["runs"]["twofold bench"]]
-        bounds = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
-        lines.append(f"  {name:16} {one['value']:.3f}{bounds}   ours {sum(mine) / len(mine):.4g}")
+        lines.append(f"  {name:16} {_bounds(one)}   ours {sum(mine) / len(mine):.4g}")
+    for name, one in found["ratio_aiperf_over_ours_each_over_the_server"].items():
+        tools = found["tool_over_server"]
+        each = ", ".join(f"{tool} / server {tools[tool][name]['value']:.3f}" for tool in tools)
+        lines.append(f"  {name:10} over the server's own: {_bounds(one)}   {each}")
     return "\n".join(lines)
+
+
+def _bounds(one: dict[str, Any]) -> str:
+    known = one["low"] is not None
+    return f"{one['value']:.3f}" + (f" ({one['low']:.3f} to {one['high']:.3f})" if known else "")
 
 
 def _toml(workload: Serve) -> str:
