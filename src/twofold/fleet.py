@@ -103,7 +103,9 @@ class StepCurve:
     T = step_s + token_s x tokens + sequence_s x sequences + pair_s x pairs + key_s x keys
 
     over the tokens of the step, the sequences it holds, the query-key pairs of its prompt tokens
-    and the keys that its decoding sequences read. `model_hash` is `part_hash` of the model.
+    and the keys that its decoding sequences read. `answer_s` is what a lone request waits for its
+    first token outside of steps, on the way to the engine and back. `model_hash` is `part_hash`
+    of the model.
     """
 
     model_hash: str
@@ -116,6 +118,7 @@ class StepCurve:
     pair_s: float
     key_s: float
     spread: float
+    answer_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

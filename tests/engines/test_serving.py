@@ -10,7 +10,6 @@ import pytest
 from tests.fleets import plain_fleet
 from twofold.engines.serving import (
     is_local,
-    probe_job,
     serving_job,
     vllm_command,
     vllm_flags,
@@ -19,6 +18,7 @@ from twofold.errors import InputError
 from twofold.model import Experts, Model
 from twofold.serving_document import ServingDocument, make_serving_document, read_serving_plan
 from twofold.serving_plan import PrefillPlan, ServingPlan
+from twofold.sources.models import find_model
 from twofold.workload.serve import Arrivals, Lengths, Serve
 
 MODEL = Model(
@@ -74,10 +74,23 @@ def test_the_command_says_what_each_flag_comes_from() -> None:
         ({"memory_fraction": 0.85}, "--gpu-memory-utilization 0.85"),
         ({"block_tokens": 32}, "--block-size 32"),
         ({"precision": "fp16"}, "--dtype float16"),
+        ({"precision": "fp8"}, "--quantization fp8"),
     ],
 )
 def test_a_lever_is_a_flag(plan: dict[str, Any], flag: str) -> None:
     assert flag in words(**plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "hub"),
+    [
+        ("llama-3.3-70b", "meta-llama/Llama-3.3-70B-Instruct"),
+        ("llama-3.1-70b", "meta-llama/Llama-3.1-70B-Instruct"),
+        ("deepseek-r1", "deepseek-ai/DeepSeek-R1"),
+    ],
+)
+def test_weights_are_named_as_the_hub_names_them(name: str, hub: str) -> None:
+    assert words(find_model(name))[0] == hub
 
 
 def test_attention_groups_share_the_devices_of_a_replica() -> None:
@@ -116,7 +129,8 @@ def test_a_job_carries_the_plan_and_its_threads(tmp_path: Path) -> None:
     made = document(pool="local", threads=2)
     assert is_local(made)
     assert not is_local(document())
-    for job in (serving_job(made, tmp_path), probe_job(made, tmp_path)):
-        assert read_serving_plan(tmp_path / "serve.json") == made
-        assert str(tmp_path / "serve.json") in job.argv
-        assert job.environment["OMP_NUM_THREADS"] == "2"
+    job = serving_job(made, tmp_path, step_log=tmp_path / "steps.jsonl")
+    assert read_serving_plan(tmp_path / "serve.json") == made
+    assert str(tmp_path / "serve.json") in job.argv
+    assert job.argv[-2:] == ("--step-log", str(tmp_path / "steps.jsonl"))
+    assert job.environment["OMP_NUM_THREADS"] == "2"

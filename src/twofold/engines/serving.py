@@ -13,6 +13,7 @@ from twofold.errors import InputError
 from twofold.launch import Job
 from twofold.serving_document import ServingDocument, write_serving_plan
 from twofold.serving_plan import ServingPlan
+from twofold.sources.models import hub_id
 
 LOCAL = "local"
 
@@ -24,37 +25,36 @@ def serving_job(
     host: str = "127.0.0.1",
     port: int = 0,
     max_queue: int | None = None,
+    step_log: Path | None = None,
 ) -> Job:
     """A process that serves the plan until SIGTERM. Writes `serve.json` into the folder; when it
-    listens, the job's log has a line `{"event": "listening", "url": ...}`."""
+    listens, the job's log has a line `{"event": "listening", "url": ...}`. `step_log` gets a JSON
+    line for every step: what it held and its time."""
     path = folder / "serve.json"
     write_serving_plan(document, path)
     return Job(
         name=folder.name,
-        argv=serving_argv(path, host=host, port=port, max_queue=max_queue),
+        argv=serving_argv(path, host=host, port=port, max_queue=max_queue, step_log=step_log),
         folder=folder,
         environment={"OMP_NUM_THREADS": str(document.plan.threads)},
     )
 
 
 def serving_argv(
-    path: Path, *, host: str, port: int, max_queue: int | None = None
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    max_queue: int | None = None,
+    step_log: Path | None = None,
 ) -> tuple[str, ...]:
     argv = [sys.executable, "-m", "twofold.runtime.serve", str(path)]
     argv += ["--host", host, "--port", str(port)]
-    return tuple(argv if max_queue is None else [*argv, "--max-queue", str(max_queue)])
-
-
-def probe_job(document: ServingDocument, folder: Path) -> Job:
-    """Times the engine's steps; its rows are JSON lines in the job's log."""
-    path = folder / "serve.json"
-    write_serving_plan(document, path)
-    return Job(
-        name=folder.name,
-        argv=(sys.executable, "-m", "twofold.runtime.serve.probe", str(path)),
-        folder=folder,
-        environment={"OMP_NUM_THREADS": str(document.plan.threads)},
-    )
+    if max_queue is not None:
+        argv += ["--max-queue", str(max_queue)]
+    if step_log is not None:
+        argv += ["--step-log", str(step_log)]
+    return tuple(argv)
 
 
 def is_local(document: ServingDocument) -> bool:
@@ -93,10 +93,10 @@ _VLLM_CANNOT = (
     ),
     _Rule(
         lever="precision",
-        refuses=lambda plan: plan.precision not in ("bf16", "fp16", "fp32"),
-        what="vLLM takes fewer bits than 16 from the weights' own format, not as a precision of "
-        "products: {plan.precision}",
-        help="plan in bf16 with weight_precision 'fp8', or name weights that are quantised",
+        refuses=lambda plan: plan.precision not in _DTYPES,
+        what="vLLM takes {plan.precision} from weights that are stored so, not as a precision of "
+        "products",
+        help="plan in bf16 or fp8, or name weights that are quantised",
     ),
     _Rule(
         lever="weight_precision",
@@ -113,8 +113,8 @@ _VLLM_CANNOT = (
     ),
     _Rule(
         lever="block_tokens",
-        refuses=lambda plan: plan.block_tokens not in (8, 16, 32, 64, 128),
-        what="vLLM has blocks of 8, 16, 32, 64 or 128 tokens, not {plan.block_tokens}",
+        refuses=lambda plan: plan.block_tokens not in (1, 8, 16, 32, 64, 128, 256),
+        what="vLLM has blocks of 1, 8, 16, 32, 64, 128 or 256 tokens, not {plan.block_tokens}",
         help="plan with block_tokens 16",
     ),
     _Rule(
@@ -137,7 +137,8 @@ _VLLM_CANNOT = (
 def vllm_flags(document: ServingDocument) -> list[Flag]:
     """The arguments of `vllm serve`, model first. InputError names the lever it cannot express.
 
-    DP attention: vLLM runs d engines of tensor / d devices each, whose experts are joined.
+    DP attention: vLLM runs d engines of tensor / d devices each, whose experts are joined. Its fp8
+    quantises weights while it loads, and multiplies in fp8 where the device can.
     """
     plan, model = document.plan, document.model
     for rule in _VLLM_CANNOT:
@@ -145,7 +146,7 @@ def vllm_flags(document: ServingDocument) -> list[Flag]:
             raise InputError(rule.what.format(plan=plan), at=f"plan, {rule.lever}", help=rule.help)
     groups = plan.attention_data_degree
     flags = [
-        Flag(shlex.quote(document.weights or model.name), "weights"),
+        Flag(shlex.quote(document.weights or hub_id(model.name) or model.name), "weights"),
         Flag(f"--dtype {_DTYPES[plan.precision]}", "precision"),
         Flag(f"--tensor-parallel-size {plan.tensor_degree // groups}", "tensor_degree"),
         Flag(f"--max-num-seqs {plan.max_num_seqs}", "max_num_seqs"),
@@ -163,8 +164,9 @@ def vllm_flags(document: ServingDocument) -> list[Flag]:
         flags.append(Flag(f"--data-parallel-size {groups}", "attention_data_degree"))
     if plan.expert_degree > 1 or (groups > 1 and model.experts is not None):
         flags.append(Flag("--enable-expert-parallel", "expert_degree"))
-    if plan.weight_precision == "fp8":
-        flags.append(Flag("--quantization fp8", "weight_precision"))
+    if "fp8" in (plan.precision, plan.weight_precision):
+        lever = "precision" if plan.precision == "fp8" else "weight_precision"
+        flags.append(Flag("--quantization fp8", lever))
     if plan.kv_precision == "fp8":
         flags.append(Flag("--kv-cache-dtype fp8", "kv_precision"))
     if plan.num_blocks:
@@ -191,7 +193,8 @@ def vllm_command(document: ServingDocument) -> str:
     return "\n".join(lines)
 
 
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8": "bfloat16"}
+"""Of activations."""
 
 
 def _no(flag: bool) -> str:

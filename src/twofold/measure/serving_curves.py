@@ -1,34 +1,49 @@
-"""This machine as a fleet that serving is planned on: how long steps of the engine take here."""
+"""This machine as a fleet that serving is planned on: how long steps of the engine take here.
+
+Steps are timed in a server that answers requests over HTTP, since its front and whoever asks want
+the same cores. A curve timed with the engine alone promised twice the speed on two cores.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from twofold import __version__
 from twofold.calibrate import default_overlay_path, read_overlay
 from twofold.calibrate.serving_curve import fit_step_curve
 from twofold.document import content_hash, from_mapping, part_hash, write_json
-from twofold.engines.embedded import check_finished
-from twofold.engines.serving import probe_job
 from twofold.engines.serving_default import this_machine
+from twofold.evidence.serving.answers import Answer
 from twofold.fleet import Curves, Fleet, StepCurve
-from twofold.launch import run_job
-from twofold.launch.rows import Row
+from twofold.measure.load.client import discover, session
+from twofold.measure.load.drive import drive
+from twofold.measure.load.prompts import WORDS, prompts_of
 from twofold.measure.progress import Progress, wait_for_quiet
+from twofold.measure.serving.servers import served
 from twofold.model import Model
+from twofold.perf.serving_terms import Steps, curve_terms, price_steps
 from twofold.plan import Precision
-from twofold.serving_document import make_serving_document
+from twofold.serving_document import ServingDocument, make_serving_document
 from twofold.serving_plan import ServingPlan, WeightPrecision
+from twofold.workload.requests import draw_requests
 from twofold.workload.serve import Arrivals, Lengths, Serve
 
 _QUIET_WAIT_S = 10.0
+_LONE = 1
+_LOADS = ((_LONE, 0.2), (4, 0.5), (16, 0.1), (16, 0.3), (64, 0.15), (64, 0.5))
+"""Users, and the mean prompt as a share of the model's context, for so many seconds each:"""
+_LEAST_S = 1.2
+_SPREAD = 0.5
+_OUTPUT_TOKENS = 24
+_SEED = 5
 
 
 def local_serving_fleet(
@@ -73,45 +88,84 @@ def _curve(
         f"thread{'s' if plan.threads > 1 else ''}"
     )
     wait_for_quiet(progress, _QUIET_WAIT_S)
+    steps, alone = _timed(model, fleet, plan)
     curve = fit_step_curve(
-        _rows(model, fleet, plan),
+        steps,
         model_hash=hashed,
         precision=plan.precision,
         weight_precision=plan.weight_precision,
         threads=plan.threads,
     )
+    curve = replace(curve, answer_s=_outside_s(curve, alone))
     write_json(path, asdict(curve))
     return curve
 
 
-def _rows(model: Model, fleet: Fleet, plan: ServingPlan) -> list[Row]:
-    """Of the probe, on random weights: how long a step takes does not depend on them."""
-    length = float(max(2, model.max_seq_len // 4))
+def _timed(
+    model: Model, fleet: Fleet, plan: ServingPlan
+) -> tuple[list[dict[str, float]], list[Answer]]:
+    """All steps of a server under rising load, and what a lone user got. Weights are random: how
+    long a step takes does not depend on them."""
+    plan = replace(plan, pool=fleet.pools[0].name, prefix_caching=False)
+    loads = [_load(model, users, share) for users, share in _LOADS]
     document = make_serving_document(
         model=model,
-        workload=Serve(
-            arrivals=Arrivals(kind="offline"),
-            input=Lengths(mean=length),
-            output=Lengths(mean=length),
-        ),
+        workload=loads[0],
         fleet=fleet,
-        plan=replace(plan, pool=fleet.pools[0].name),
+        plan=plan,
         estimate=None,
-        seed=0,
+        seed=_SEED,
         twofold_version=__version__,
         weights="random",
     )
-    rows: list[dict[str, Any]] = []
-
-    def on_row(row: Row) -> None:
-        if "time_s" in row:
-            rows.append(row)
-
     with tempfile.TemporaryDirectory(prefix="twofold-steps-") as scratch:
-        job = probe_job(document, Path(scratch))
-        job = replace(job, metrics=(job.log,))
-        check_finished(job, run_job(job, on_row))
-    return rows
+        log = Path(scratch) / "steps.jsonl"
+        alone = asyncio.run(_asked(document, loads, Path(scratch), log))
+        lines = log.read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines], alone
+
+
+def _load(model: Model, users: int, share: float) -> Serve:
+    context = model.max_seq_len
+    output = max(2, min(_OUTPUT_TOKENS, context // 8))
+    longest = max(1, context - 2 * output - 1)
+    return Serve(
+        arrivals=Arrivals(kind="closed", users=users),
+        input=Lengths(mean=max(1.0, share * longest), spread=_SPREAD, least=1, most=longest),
+        output=Lengths(mean=output),
+        num_requests=users,
+    )
+
+
+async def _asked(
+    document: ServingDocument, loads: Sequence[Serve], folder: Path, log: Path
+) -> list[Answer]:
+    """The answers to the lone user; the server is gone when they are told, its log written."""
+    alone: list[Answer] = []
+    async with session() as http:
+        with served([("steps", document)], folder, step_log=log) as (url,):
+            server = await discover(http, url, list(WORDS))
+            for load in loads:
+                requests = draw_requests(load, _SEED)
+                prompts = prompts_of(requests, server, _SEED, None, 0)
+                driven = await drive(
+                    http, server, load, requests, prompts, seed=_SEED, least_s=_LEAST_S
+                )
+                if load.arrivals.users == _LONE:
+                    alone += driven.answers
+    return alone
+
+
+def _outside_s(curve: StepCurve, alone: Sequence[Answer]) -> float:
+    """What a lone user waited for first tokens beyond the step that computed the prompt."""
+    waits_s = []
+    terms = curve_terms(curve)
+    for answer in alone:
+        if answer.whole and answer.ttft_s is not None:
+            tokens = answer.input_tokens
+            prompt = Steps(tokens=tokens, sequences=1, pairs=tokens * (tokens + 1) / 2, keys=0)
+            waits_s.append(answer.ttft_s - float(sum(price_steps(terms, prompt).values())))
+    return max(0.0, statistics.median(waits_s)) if waits_s else 0.0
 
 
 def _framework() -> str:

@@ -52,11 +52,12 @@ Phase = Literal["decode", "prefill"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
     """All that prices the steps of one replica. `spread` is the 90 % half-width of ln time;
-    `basis` says what it rests on."""
+    `basis` says what it rests on. `answer_s` is spent on a request outside of steps."""
 
     terms: StepTerms
     spread: float
     basis: str
+    answer_s: float = 0.0
 
 
 def replica(
@@ -80,6 +81,7 @@ def replica(
         return Replica(
             terms=curve_terms(curve),
             spread=1.645 * curve.spread,
+            answer_s=curve.answer_s,
             basis="steps measured on this machine",
         )
     fit = fit or fitted_serving()

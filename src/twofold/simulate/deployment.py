@@ -38,21 +38,24 @@ class Phase:
 class Deployment:
     """`entry` takes the requests and computes prompts; it decodes too unless `decode` does, to
     which keys and values of so many tokens go in `transfer_s`: one prompt at a time over each
-    prefill replica's own ports, or over the one link between two pools."""
+    prefill replica's own ports, or over the one link between two pools. A request spends
+    `answer_s` on its way to a step and back."""
 
     entry: Phase
     decode: Phase | None = None
     transfer_s: Callable[[int], float] | None = None
     shared_link: bool = False
+    answer_s: float = 0.0
 
 
 def deploy(
     model: Model, fleet: Fleet, plan: ServingPlan, fit: ServingEfficiencies | None = None
 ) -> Deployment:
     """InputError where weights or a cache do not fit."""
-    decode = _phase(model, fleet, plan, replica(model, fleet, plan, fit))
+    priced = replica(model, fleet, plan, fit)
+    decode = _phase(model, fleet, plan, priced)
     if plan.prefill is None:
-        return Deployment(entry=decode)
+        return Deployment(entry=decode, answer_s=priced.answer_s)
     first = phase_plan(plan, "prefill")
     return Deployment(
         entry=_phase(model, fleet, first, replica(model, fleet, plan, fit, phase="prefill")),

@@ -156,7 +156,7 @@ class _Run:
     def _finish(self, now_s: float, place: int) -> None:
         first, ended = self.replicas[place].finish()
         for sequence in first:
-            self.first_s[sequence.id] = now_s
+            self.first_s[sequence.id] = now_s + self.deployment.answer_s
             self.cached[sequence.id] = sequence.cached
         for sequence in ended:
             self.num_preemptions += sequence.preemptions
@@ -173,9 +173,9 @@ class _Run:
         self._push(self.links_free_s[link], _PROMPT_DONE, sequence.id)
 
     def _answered(self, now_s: float, index: int) -> None:
-        self.last_s[index] = now_s
+        self.last_s[index] = now_s + self.deployment.answer_s
         if self.arrivals.kind == "closed" and self.num_sent < len(self.requests):
-            self._send(now_s + self.arrivals.think_s)
+            self._send(float(self.last_s[index]) + self.arrivals.think_s)
 
     def _keys(self, request: Request) -> Keys:
         """Of the blocks of the shared text alone: the rest of a prompt nobody else can use, and is

@@ -60,7 +60,7 @@ def finish(engine: Engine, requests: list[Request]) -> dict[int, list[Token]]:
         engine.add(request)
     told: dict[int, list[Token]] = {request.id: [] for request in requests}
     while not engine.is_idle:
-        for token in engine.step().tokens:
+        for token in engine.step()[0].tokens:
             told[token.id].append(token)
     return told
 

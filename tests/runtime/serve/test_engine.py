@@ -166,7 +166,7 @@ def test_whoever_cancels_leaves_nothing_behind() -> None:
     engine.cancel(1)
     tokens = []
     while not engine.is_idle:
-        tokens += engine.step().tokens
+        tokens += engine.step()[0].tokens
     assert {token.id for token in tokens} == {0}
     assert engine.scheduler.pool.used_fraction == 0
     assert not engine._texts

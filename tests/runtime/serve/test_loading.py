@@ -42,7 +42,7 @@ def test_a_family_gives_the_logits_and_tokens_that_transformers_gives(family: st
     engine.add(request)
     told = []
     while not engine.is_idle:
-        told += engine.step().tokens
+        told += engine.step()[0].tokens
     assert [token.token for token in told] == expected["greedy"]
     scores = [*(told[0].prompt_logprobs or ()), told[0].logprobs]
     for place, logits in expected["logits"].items():
@@ -113,6 +113,6 @@ def test_a_trained_run_is_served_with_the_weights_it_was_trained_to(
     engine.add(
         Request(id=0, prompt=tuple(held_out), max_new_tokens=1, num_logprobs=0, scores_prompt=True)
     )
-    token = engine.step().tokens[0]
+    token = engine.step()[0].tokens[0]
     scores = [score.chosen for score in token.prompt_logprobs or ()]
     assert -sum(scores) / len(scores) == pytest.approx(float(loss), abs=1e-4)

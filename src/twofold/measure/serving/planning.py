@@ -1,7 +1,7 @@
 """The plans of a proof: those that the file states, those that are tuned, and the one found.
 
-Threads, precision and limits are chosen by predicted goodput at the claimed target, for the
-tuned baseline and for the planned arm by the same search over the same step curves.
+By predicted goodput at the claimed target, over the same step curves: threads and precision of
+the tuned baseline and of the planned arm are chosen alike, then the limits of the planned one.
 """
 
 from __future__ import annotations
@@ -104,8 +104,13 @@ def choose_plans(ground: Ground, expecting: Expecting | None) -> Choice:
         if spec.url is not None:
             continue
         assert expecting is not None
-        space = _space(ground, name)
-        plans[name] = space[0] if len(space) == 1 else best_plan(experiment, expecting, space)
+        plan = ServingPlan() if spec.planned else experiment.plan_of(name)
+        plan = ground.on_this_machine(plan)
+        if spec.planned or spec.tune:
+            plan = best_plan(experiment, expecting, _threaded(experiment, plan))
+        if spec.planned:
+            plan = best_plan(experiment, expecting, [plan, *_limited(plan)])
+        plans[name] = plan
     if experiment.attribution is None:
         return Choice(plans=plans, levers_of={})
     return _with_states(plans, *experiment.attribution)
@@ -125,29 +130,19 @@ def best_plan(
     return best
 
 
-def _space(ground: Ground, name: str) -> list[ServingPlan]:
-    """What an arm may be: one plan as stated, or those that it is chosen from."""
-    experiment = ground.experiment
-    spec, tuning = experiment.arms[name], experiment.tuning
-    threads = candidate_threads(experiment)
-    if spec.planned:
-        space = [
-            ServingPlan(
-                threads=count, precision=precision, max_num_seqs=seqs, max_batched_tokens=tokens
-            )
-            for count, precision, seqs, tokens in product(
-                threads, tuning.precisions, _SEQUENCES, _STEP_TOKENS
-            )
-            if tokens >= seqs
-        ]
-    else:
-        space = [experiment.plan_of(name)]
-        if spec.tune:
-            space = [
-                replace(space[0], threads=count, precision=precision)
-                for count, precision in product(threads, tuning.precisions)
-            ]
-    return [ground.on_this_machine(plan) for plan in space]
+def _threaded(experiment: ServingExperiment, plan: ServingPlan) -> list[ServingPlan]:
+    return [
+        replace(plan, threads=count, precision=precision)
+        for count, precision in product(candidate_threads(experiment), experiment.tuning.precisions)
+    ]
+
+
+def _limited(plan: ServingPlan) -> list[ServingPlan]:
+    return [
+        replace(plan, max_num_seqs=seqs, max_batched_tokens=tokens)
+        for seqs, tokens in product(_SEQUENCES, _STEP_TOKENS)
+        if tokens >= seqs
+    ]
 
 
 def _with_states(plans: dict[str, ServingPlan], before: str, after: str) -> Choice:

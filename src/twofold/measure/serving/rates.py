@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-MARGIN = 1.2
+MARGIN = 1.35
 """How far the lowest and the highest rate lie outside the two that were found."""
 
 Attains = Callable[[float], Awaitable[float]]

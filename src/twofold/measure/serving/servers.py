@@ -26,12 +26,15 @@ _POLL_S = 0.05
 
 
 @contextmanager
-def served(documents: Sequence[tuple[str, ServingDocument]], folder: Path) -> Iterator[list[str]]:
-    """The URL of a server for each plan, when all of them answer."""
+def served(
+    documents: Sequence[tuple[str, ServingDocument]], folder: Path, *, step_log: Path | None = None
+) -> Iterator[list[str]]:
+    """The URL of a server for each plan, when all of them answer. Their steps are logged where
+    asked, for one plan alone."""
     with ExitStack() as stack:
         started = []
         for name, document in documents:
-            job = serving_job(document, folder / name)
+            job = serving_job(document, folder / name, step_log=step_log)
             started.append((job, stack.enter_context(_running(job))))
         yield [_await_url(job, process) for job, process in started]
 

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--max-queue", type=int, default=MAX_QUEUE, help="then 429")
+    parser.add_argument("--step-log", type=Path, help="a JSON line for every step goes here")
     arguments = parser.parse_args()
     try:
         return _run(arguments)
@@ -53,6 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
             port=arguments.port,
             max_queue=arguments.max_queue,
             api_key=os.environ.get("TWOFOLD_API_KEY") or None,
+            step_log=arguments.step_log,
         )
     )
 

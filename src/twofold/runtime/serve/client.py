@@ -22,7 +22,9 @@ class EngineGone(Exception):
 class EngineClient:
     """Starts the engine's process and shares it among the coroutines of one event loop."""
 
-    def __init__(self, path: Path, *, on_step: Callable[[Counts], None]) -> None:
+    def __init__(
+        self, path: Path, *, on_step: Callable[[Counts], None], step_log: Path | None = None
+    ) -> None:
         self._on_step = on_step
         self.on_end: Callable[[], object] | None = None
         """Called when the process ends by itself."""
@@ -31,7 +33,9 @@ class EngineClient:
         self._failed: Failed | None = None
         context = get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=run_engine, args=(path, theirs), name="engine")
+        self._process = context.Process(
+            target=run_engine, args=(path, theirs, step_log), name="engine"
+        )
         self._process.start()
         theirs.close()
         loop = asyncio.get_running_loop()

@@ -51,8 +51,6 @@ class Engine:
         self._texts: dict[int, list[int]] = {}
         self._scored: set[int] = set()
         self._preemptions = self._prefix_queries = self._prefix_hits = self._steps = 0
-        self.last_work: Work | None = None
-        """What the last step held, for whoever fits its time."""
 
     def add(self, request: Request) -> None:
         """The caller has seen that it `fits`. Scored prompts are computed whole: found blocks have
@@ -92,11 +90,11 @@ class Engine:
         return not self._open
 
     @torch.inference_mode()
-    def step(self) -> Stepped:
-        """One step of the batch, to its end."""
+    def step(self) -> tuple[Stepped, Work]:
+        """One step of the batch, to its end, and what it held."""
         batch = self.scheduler.schedule()
         assert batch.entries, "a step without a sequence"
-        self.last_work = batch.work()
+        work = batch.work()
         self._steps += 1
         self._preemptions += len(batch.preempted)
         self._note_started(batch.entries)
@@ -114,7 +112,7 @@ class Engine:
         stopped = {token.id for token in told if token.finish == "stop"}
         for sequence in self.scheduler.advance(batch, stopped=stopped):
             self._forget(sequence.id)
-        return Stepped(told, self.counts())
+        return Stepped(told, self.counts()), work
 
     def _note_started(self, entries: Iterable[Entry]) -> None:
         """Of those that were waiting: how long, and what of the prompt was found."""

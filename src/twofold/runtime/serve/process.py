@@ -16,12 +16,12 @@ Command = Request | Cancel | None
 """None: the front has gone."""
 
 
-def run_engine(path: Path, connection: Connection) -> None:
-    """Until the front hangs up. What goes wrong is told to it."""
+def run_engine(path: Path, connection: Connection, step_log: Path | None = None) -> None:
+    """Until the front hangs up. What goes wrong is told to it; steps are written to `step_log`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
-        _serve(path, connection)
+        _serve(path, connection, step_log)
     except (BrokenPipeError, ConnectionResetError):
         return
     except TwofoldError as error:
@@ -32,11 +32,12 @@ def run_engine(path: Path, connection: Connection) -> None:
         connection.send(Failed(what=repr(error), trace=traceback.format_exc()))
 
 
-def _serve(path: Path, connection: Connection) -> None:
+def _serve(path: Path, connection: Connection, step_log: Path | None) -> None:
     from torch import OutOfMemoryError
 
     from twofold.runtime.serve.assembly import make_engine
     from twofold.runtime.serve.loading import refuse_out_of_memory
+    from twofold.runtime.serve.step_log import StepLog, opened
     from twofold.serving_document import read_serving_plan
 
     try:
@@ -48,18 +49,24 @@ def _serve(path: Path, connection: Connection) -> None:
             )
         )
         commands = _listen(connection)
-        while True:
-            while engine.is_idle or not commands.empty():
-                command = commands.get()
-                if command is None:
-                    return
-                if isinstance(command, Cancel):
-                    engine.cancel(command.id)
-                    if engine.is_idle:
-                        connection.send(Stepped([], engine.counts()))
-                else:
-                    engine.add(command)
-            connection.send(engine.step())
+        with opened(step_log) as file:
+            log = StepLog(file)
+            while True:
+                while engine.is_idle or not commands.empty():
+                    command = commands.get()
+                    if command is None:
+                        return
+                    if isinstance(command, Cancel):
+                        engine.cancel(command.id)
+                        if engine.is_idle:
+                            log.rest()
+                            connection.send(Stepped([], engine.counts()))
+                    else:
+                        engine.add(command)
+                        log.begin()
+                stepped, work = engine.step()
+                connection.send(stepped)
+                log.end(work, rests=engine.is_idle)
     except OutOfMemoryError as error:
         raise refuse_out_of_memory(error) from error
 

@@ -23,12 +23,20 @@ _DRAIN_S = 600
 """A client that does not read its answer must not keep the server for ever."""
 
 
-async def serve(path: Path, *, host: str, port: int, max_queue: int, api_key: str | None) -> int:
+async def serve(
+    path: Path,
+    *,
+    host: str,
+    port: int,
+    max_queue: int,
+    api_key: str | None,
+    step_log: Path | None = None,
+) -> int:
     """Until a signal ends it: the exit code. Raises where it cannot start."""
     document = read_serving_plan(path)
     metrics = Metrics(document.model.name)
     with _listening(host, port) as listener:
-        client = EngineClient(path, on_step=metrics.note_step)
+        client = EngineClient(path, on_step=metrics.note_step, step_log=step_log)
         try:
             ready = await client.ready()
             served = describe(document, num_blocks=ready.num_blocks, max_queue=max_queue)
@@ -105,7 +113,8 @@ def _listening(host: str, port: int) -> socket.socket:
         raise InputError(
             f"there is no address '{host}': {error}", at="--host", help="use 127.0.0.1"
         ) from error
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named asyncio turns Nagle's algorithm off: else a first token waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
