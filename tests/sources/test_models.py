@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from twofold.model import (
     operator_table,
 )
 from twofold.sources import find_model, model_names, published_parameters
+from twofold.sources.models import hub_id
 
 NAMES = model_names()
 ROUNDED = [name for name in NAMES if name.startswith("gpt3-")]
@@ -118,7 +119,15 @@ def test_resnet_50_has_its_published_work() -> None:
 
 
 def test_names_are_found_by_alias_and_case() -> None:
-    assert find_model("Llama-3.1-8B") == find_model("llama-3-8b") == find_model("llama-3.1-8b")
+    assert find_model("Llama-3.1-8B") == find_model("llama3-8b") == find_model("llama-3.1-8b")
+
+
+def test_models_of_one_shape_keep_their_names_and_their_weights() -> None:
+    first, second = find_model("llama-3.1-70b"), find_model("Llama-3.3-70B")
+    assert (first.name, second.name) == ("llama-3.1-70b", "llama-3.3-70b")
+    assert replace(second, name=first.name) == first
+    assert hub_id(first.name) != hub_id(second.name)
+    assert hub_id("gpt3-13b") is None
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "\0", "..", "mixtral/8x7b"])

@@ -1,6 +1,8 @@
 """A model by name: the catalog's, a `config.json`, or a TOML of one's own.
 
-A TOML has `[model]` with the fields of `Model`, or `[[operators]]` (see `sources.table`).
+A TOML has `[model]` with the fields of `Model`, or `[[operators]]` (see `sources.table`). In the
+catalog it may say where its weights are published for use (`hub`), and which other models have
+its shape (`same_shape`: their names, and where they are); those keep their names.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ _ENVELOPE = (
     "source",
     "note",
     "published_parameters",
+    "hub",
+    "same_shape",
 )
 
 
@@ -35,7 +40,9 @@ def find_model(name_or_path: str) -> Model:
     """The model of a catalog name, of a folder with `config.json`, or of a JSON or TOML file."""
     path = _catalog_path(name_or_path)
     if path is not None:
-        return _read_toml(path)
+        own = name_or_path.lower()
+        model = _read_toml(path)
+        return replace(model, name=own) if own in _decode(path).get("same_shape", ()) else model
     path = Path(name_or_path).expanduser()
     if _is_folder(path):
         path = path / "config.json"
@@ -65,15 +72,31 @@ def published_parameters(name: str) -> int | None:
     return None if value is None else int(value)
 
 
+def hub_id(name: str) -> str | None:
+    """Where the weights of a catalog model are published, as engines and the hub name them: those
+    made to answer, where there are such."""
+    path = _catalog_path(name)
+    if path is None:
+        return None
+    mapping = _decode(path)
+    place = mapping.get("same_shape", {}).get(name.lower(), mapping.get("hub"))
+    return None if place is None else str(place)
+
+
 def _catalog_path(name: str) -> Path | None:
     wanted = name.lower()
     path = _FOLDER / f"{wanted}.toml"
     if wanted in model_names():
         return path
     for path in sorted(_FOLDER.glob("*.toml")):
-        if wanted in _decode(path).get("aliases", ()):
+        if wanted in _other_names(path):
             return path
     return None
+
+
+def _other_names(path: Path) -> list[str]:
+    mapping = _decode(path)
+    return [*mapping.get("aliases", ()), *mapping.get("same_shape", ())]
 
 
 def _is_folder(path: Path) -> bool:
@@ -85,9 +108,7 @@ def _is_folder(path: Path) -> bool:
 
 def _unknown(name: str) -> InputError:
     aliases = {
-        alias: path.stem
-        for path in sorted(_FOLDER.glob("*.toml"))
-        for alias in _decode(path).get("aliases", ())
+        alias: path.stem for path in sorted(_FOLDER.glob("*.toml")) for alias in _other_names(path)
     }
     near = difflib.get_close_matches(name.lower(), [*model_names(), *aliases], n=3, cutoff=0.5)
     nearest = ", ".join(f"'{one}'" for one in near)
