@@ -24,7 +24,7 @@ from twofold.engines.serving_default import this_machine
 from twofold.evidence.serving.answers import Answer
 from twofold.fleet import Curves, Fleet, StepCurve
 from twofold.measure.load.client import discover, session
-from twofold.measure.load.drive import drive
+from twofold.measure.load.drive import drive, requests_for
 from twofold.measure.load.prompts import WORDS, prompts_of
 from twofold.measure.progress import Progress, wait_for_quiet
 from twofold.measure.serving.servers import served
@@ -33,14 +33,16 @@ from twofold.perf.serving_terms import Steps, curve_terms, price_steps
 from twofold.plan import Precision
 from twofold.serving_document import ServingDocument, make_serving_document
 from twofold.serving_plan import ServingPlan, WeightPrecision
-from twofold.workload.requests import draw_requests
 from twofold.workload.serve import Arrivals, Lengths, Serve
 
 _QUIET_WAIT_S = 10.0
-_LONE = 1
-_LOADS = ((_LONE, 0.2), (4, 0.5), (16, 0.1), (16, 0.3), (64, 0.15), (64, 0.5))
-"""Users, and the mean prompt as a share of the model's context, for so many seconds each:"""
-_LEAST_S = 1.2
+_LONE = (1, 0.2)
+_CROWDS = ((64, 0.15), (64, 0.4), (16, 0.25))
+"""Users that wait for their answers, and the mean prompt as a share of the model's context."""
+_OPEN = (0.3, 0.5, 0.7)
+"""Shares of the last crowd's answers a second at which requests then come by themselves: its
+front works beside the engine, where that of waiting users works between steps."""
+_CROWD_S, _OPEN_S = 1.0, 2.5
 _SPREAD = 0.5
 _OUTPUT_TOKENS = 24
 _SEED = 5
@@ -104,13 +106,12 @@ def _curve(
 def _timed(
     model: Model, fleet: Fleet, plan: ServingPlan
 ) -> tuple[list[dict[str, float]], list[Answer]]:
-    """All steps of a server under rising load, and what a lone user got. Weights are random: how
-    long a step takes does not depend on them."""
+    """All steps of a server under several loads, and what a lone user got. Weights are random:
+    how long a step takes does not depend on them."""
     plan = replace(plan, pool=fleet.pools[0].name, prefix_caching=False)
-    loads = [_load(model, users, share) for users, share in _LOADS]
     document = make_serving_document(
         model=model,
-        workload=loads[0],
+        workload=_crowd(model, *_LONE),
         fleet=fleet,
         plan=plan,
         estimate=None,
@@ -120,12 +121,12 @@ def _timed(
     )
     with tempfile.TemporaryDirectory(prefix="twofold-steps-") as scratch:
         log = Path(scratch) / "steps.jsonl"
-        alone = asyncio.run(_asked(document, loads, Path(scratch), log))
+        alone = asyncio.run(_asked(document, Path(scratch), log))
         lines = log.read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines], alone
 
 
-def _load(model: Model, users: int, share: float) -> Serve:
+def _crowd(model: Model, users: int, share: float) -> Serve:
     context = model.max_seq_len
     output = max(2, min(_OUTPUT_TOKENS, context // 8))
     longest = max(1, context - 2 * output - 1)
@@ -137,23 +138,30 @@ def _load(model: Model, users: int, share: float) -> Serve:
     )
 
 
-async def _asked(
-    document: ServingDocument, loads: Sequence[Serve], folder: Path, log: Path
-) -> list[Answer]:
+async def _asked(document: ServingDocument, folder: Path, log: Path) -> list[Answer]:
     """The answers to the lone user; the server is gone when they are told, its log written."""
-    alone: list[Answer] = []
+    model = document.model
     async with session() as http:
         with served([("steps", document)], folder, step_log=log) as (url,):
             server = await discover(http, url, list(WORDS))
-            for load in loads:
-                requests = draw_requests(load, _SEED)
+
+            async def answers(load: Serve, least_s: float) -> tuple[Answer, ...]:
+                requests = requests_for(load, _SEED, least_s)
                 prompts = prompts_of(requests, server, _SEED, None, 0)
                 driven = await drive(
-                    http, server, load, requests, prompts, seed=_SEED, least_s=_LEAST_S
+                    http, server, load, requests, prompts, seed=_SEED, least_s=least_s
                 )
-                if load.arrivals.users == _LONE:
-                    alone += driven.answers
-    return alone
+                return driven.answers
+
+            alone = await answers(_crowd(model, *_LONE), _CROWD_S)
+            for users, share in _CROWDS:
+                crowd = _crowd(model, users, share)
+                told = await answers(crowd, _CROWD_S)
+            rate_per_s = len(told) / max(answer.end_s for answer in told)
+            for share in _OPEN:
+                arrivals = Arrivals(rate_per_s=share * rate_per_s)
+                await answers(replace(crowd, arrivals=arrivals), _OPEN_S)
+    return list(alone)
 
 
 def _outside_s(curve: StepCurve, alone: Sequence[Answer]) -> float:
