@@ -26,6 +26,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(LOADS), default=None)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
     python = environment("clients", PACKAGES)
     model = small_llama()
     report: dict[str, Any] = {

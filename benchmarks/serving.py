@@ -25,6 +25,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["offline", "rate"], default=None)
     parser.add_argument("--output", type=Path, default=None)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended too
     model = small_llama()
     absent: dict[str, str] = {}
     pythons = installed(absent)
