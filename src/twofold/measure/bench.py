@@ -15,7 +15,7 @@ from twofold.evidence.serving.tails import percentile, queries_needed, safe_perc
 from twofold.host import EnergySource, find_energy_source
 from twofold.host.description import virtualisation
 from twofold.measure.load.client import Server, discover, session
-from twofold.measure.load.drive import Driven, requests_for
+from twofold.measure.load.drive import Driven, requests_for, unless_stopped
 from twofold.measure.load.outcome import gaps_s, has_limits, outcome_of, percentiles
 from twofold.measure.load.prompts import WORDS, prompts_of
 from twofold.measure.load.watched import drive_watched
@@ -74,19 +74,32 @@ class Bench:
     interrupted: bool
     stretch: Stretch
 
+    @property
+    def reached(self) -> bool:
+        """Whether every request was answered, and as many met the targets as were to."""
+        share = self.outcome.attained_fraction
+        return not self.errors and (share is None or share >= self.workload.targets.attainment)
+
 
 def bench(url: str, workload: Serve, *, seed: int, least_s: float, progress: Progress) -> Bench:
-    """Send the workload's requests and judge the answers. Ctrl-C ends it and keeps what came;
-    NegativeAnswer where not one request was answered."""
-    return asyncio.run(_bench(url, workload, seed, least_s, progress))
+    """Send the workload's requests and judge the answers. Ctrl-C ends it and keeps what came, and
+    is a KeyboardInterrupt where nothing had; NegativeAnswer where not one request was answered."""
+    found = asyncio.run(_bench(url, workload, seed, least_s, progress))
+    if found is None:
+        raise KeyboardInterrupt
+    return found
 
 
-async def _bench(url: str, workload: Serve, seed: int, least_s: float, progress: Progress) -> Bench:
+async def _bench(
+    url: str, workload: Serve, seed: int, least_s: float, progress: Progress
+) -> Bench | None:
     source = find_energy_source("cpu", virtual=virtualisation()["machine"] is not None)
     stop = asyncio.Event()
     with _stopped_by_signals(stop):
         async with session() as http:
-            server = await discover(http, url, list(WORDS))
+            server = await unless_stopped(discover(http, url, list(WORDS)), stop)
+            if server is None:
+                return None
             requests = requests_for(workload, seed, least_s)
             progress.note(_intent(server, requests))
             driven, stretch = await drive_watched(
@@ -103,6 +116,8 @@ async def _bench(url: str, workload: Serve, seed: int, least_s: float, progress:
                 on_done=lambda done, total: progress.advance("requests", done, total),
                 stop=stop,
             )
+    if driven.interrupted and not any(answer.whole for answer in stretch.judged):
+        return None
     return _judged(server, workload, requests, driven, stretch, source)
 
 
@@ -117,7 +132,11 @@ def _judged(
     judged = stretch.judged
     errors = Counter(answer.error for answer in driven.answers if answer.error is not None)
     outcome = outcome_of(
-        judged, workload.targets, energy_j=stretch.energy_j, energy_grade=source.grade
+        judged,
+        workload.targets,
+        open_loop=workload.arrivals.kind not in ("closed", "offline"),
+        energy_j=stretch.energy_j,
+        energy_grade=source.grade,
     )
     if outcome is None:
         said = errors.most_common(1)

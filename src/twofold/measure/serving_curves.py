@@ -37,14 +37,14 @@ from twofold.workload.serve import Arrivals, Lengths, Serve
 
 _QUIET_WAIT_S = 10.0
 _LONE = (1, 0.2)
-_CROWDS = ((64, 0.15), (64, 0.4), (16, 0.25))
+_CROWDS = ((32, 0.15), (32, 0.4), (12, 0.25))
 """Users that wait for their answers, and the mean prompt as a share of the model's context."""
 _OPEN = (0.3, 0.5, 0.7)
 """Shares of the last crowd's answers a second at which requests then come by themselves: its
 front works beside the engine, where that of waiting users works between steps."""
-_CROWD_S, _OPEN_S = 1.0, 2.5
+_CROWD_S, _OPEN_S = 1.0, 2.0
 _SPREAD = 0.5
-_OUTPUT_TOKENS = 24
+_OUTPUT_TOKENS = 12
 _SEED = 5
 
 

@@ -7,7 +7,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twofold.measure.serving.rates import MOST_TRIES, STEP, bracket, rates_about
+from twofold.evidence.serving.goodput import Point
+from twofold.measure.serving.rates import MOST_TRIES, STEP, crossing, rates_about
 
 
 @given(st.floats(0.1, 100), st.floats(-2, 2))
@@ -16,16 +17,31 @@ def test_the_search_ends_about_the_goodput_though_it_starts_a_hundred_times_off(
 ) -> None:
     tried: list[float] = []
 
-    async def attains(rate: float) -> float:
+    async def attains(rate: float) -> Point:
         tried.append(rate)
-        return 1.0 if rate <= goodput else 0.0
+        return Point(rate_per_s=rate, attained=1.0 if rate <= goodput else 0.0, num=20)
 
-    low, high = asyncio.run(bracket(goodput * 10**decades, 0.9, attains))
-    assert low <= goodput <= high
-    assert high / low <= STEP**2 * 1.001
+    found = asyncio.run(crossing(goodput * 10**decades, 0.9, attains))
+    assert goodput / STEP**2 * 0.999 <= found <= goodput * STEP**2 * 1.001
     assert len(tried) <= MOST_TRIES
 
 
-def test_rates_lie_about_the_two_that_were_found() -> None:
-    rates = rates_about(4.0, 6.0, 3)
-    assert rates[0] < 4.0 < rates[1] < 6.0 < rates[2]
+def test_one_unlucky_stretch_does_not_drag_the_rate_down() -> None:
+    attained = {10.0: 0.88, 6.67: 1.0}
+
+    async def attains(rate: float) -> Point:
+        return Point(rate_per_s=rate, attained=attained[round(rate, 2)], num=20)
+
+    assert 9.0 < asyncio.run(crossing(10.0, 0.9, attains)) < 10.0
+
+
+def test_where_no_rate_is_too_much_the_last_stands() -> None:
+    async def attains(rate: float) -> Point:
+        return Point(rate_per_s=rate, attained=1.0, num=20)
+
+    assert asyncio.run(crossing(1.0, 0.9, attains)) > 100
+
+
+def test_rates_lie_about_the_one_that_was_found() -> None:
+    rates = rates_about(4.0, 3)
+    assert rates[0] < 3.0 < rates[1] < 4.0 < 5.0 < rates[2]

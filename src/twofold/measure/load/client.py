@@ -76,22 +76,21 @@ async def connect(http: aiohttp.ClientSession, server: Server, number: int) -> N
 
 
 async def send(
-    http: aiohttp.ClientSession, url: str, body: dict[str, Any]
-) -> tuple[list[Event], str | None]:
-    """Events of the streamed answer with their arrival (`time.perf_counter`), and the error."""
+    http: aiohttp.ClientSession, url: str, body: dict[str, Any], events: list[Event]
+) -> str | None:
+    """Add the events of the streamed answer as they arrive (`time.perf_counter`); the error."""
     aiohttp = _aiohttp()
-    events: list[Event] = []
     clock = time.perf_counter
     try:
         async with http.post(url, json=body) as response:
             if response.status != 200:
-                return events, f"HTTP {response.status}: {(await response.text())[:300]}"
+                return f"HTTP {response.status}: {(await response.text())[:300]}"
             async for line in response.content:
                 if line.startswith(b"data:"):
                     events.append((clock(), line[5:].strip()))
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return events, f"{type(error).__name__}: {error}"[:300]
-    return events, None
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"[:300]
+    return None
 
 
 def body_of(
@@ -179,16 +178,18 @@ async def _model(http: aiohttp.ClientSession, url: str) -> tuple[str, int | None
         raise InputError(
             f"'{url}' is no URL", at="URL", help="for example http://localhost:8000"
         ) from error
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except TimeoutError as error:
+        raise _silent(f"{url}/v1/models") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise EnvironmentLack(
-            f"no answer from the server: {error}",
+            f"no answer from the server: {error or type(error).__name__}",
             at=f"{url}/v1/models",
             help="start it first, for example: twofold serve serve.json",
         ) from error
     try:
         first = said["data"][0]
         return str(first["id"]), first.get("max_model_len")
-    except (TypeError, KeyError, IndexError) as error:
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
         raise EnvironmentLack(
             f"the server names no model (HTTP {status}: {str(said)[:200]})",
             at=f"{url}/v1/models",
@@ -208,13 +209,24 @@ async def _probe(
         ) as response:
             said = await response.json(content_type=None)
             return response.status, said if isinstance(said, dict) else {}
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except TimeoutError as error:
+        raise _silent(address(server)) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         return 0, {"error": f"{type(error).__name__}: {error}"}
 
 
+def _silent(at: str) -> EnvironmentLack:
+    return EnvironmentLack(
+        f"no answer from the server: it took the request and said nothing for {_PROBE_S:.0f} s",
+        at=at,
+        help="check that this is the server's port, and the server's log",
+    )
+
+
 def _prompt_tokens(said: dict[str, Any]) -> int | None:
-    count = (said.get("usage") or {}).get("prompt_tokens")
-    return None if count is None else int(count)
+    usage = said.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else None
 
 
 def _aiohttp() -> Any:

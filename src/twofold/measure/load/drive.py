@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -22,10 +23,12 @@ from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
 _LEAST_SLEEP_S = 0.0005
-_DRAIN_S = 120.0
+_SILENT_S = 120.0
+"""Where nothing at all came for so long, no more is waited for."""
 _CONNECTIONS = 16
 """Opened before the clock starts where nobody says how many requests will be out at once."""
 
+T = TypeVar("T")
 OnDone = Callable[[int, int], None]
 """Told (answered so far, requests in all)."""
 
@@ -81,12 +84,25 @@ async def drive(
     """
     run = _Run(http, server, requests, prompts, seed, logprobs, on_done, stop or asyncio.Event())
     kind = workload.arrivals.kind
-    await connect(http, server, min(len(requests), workload.arrivals.users or _CONNECTIONS))
+    number = min(len(requests), workload.arrivals.users or _CONNECTIONS)
+    await unless_stopped(connect(http, server, number), run.stop)
     if kind == "closed":
         await run.closed(workload.arrivals.users or 1, workload.arrivals.think_s, least_s)
     else:
         await run.open([0.0 if kind == "offline" else r.arrival_s for r in requests])
     return run.result()
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """The work's result; None, and the work is cancelled, where it is stopped before."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
 
 
 class _Run:
@@ -152,7 +168,7 @@ class _Run:
     async def _one(self, number: int, request: int, intended_s: float) -> None:
         sent = self.sent[number] = _Sent(intended_s=intended_s, sent_s=self._now())
         try:
-            sent.events, sent.error = await send(self.http, self.url, self.bodies[request])
+            sent.error = await send(self.http, self.url, self.bodies[request], sent.events)
         except asyncio.CancelledError:
             sent.error = "not waited for"
             raise
@@ -163,20 +179,25 @@ class _Run:
             self.on_done(self.num_answered, len(self.requests))
 
     async def _finish(self, tasks: set[asyncio.Task[None]]) -> None:
-        """Wait for the answers; for none of them where it was stopped."""
+        """Wait for the answers while any of them goes on; for none where it was stopped."""
         waiting = asyncio.create_task(self.stop.wait())
-        pending = set(tasks)
+        pending, come = set(tasks), self._num_come()
         while pending and not self.stop.is_set():
             done, _ = await asyncio.wait(
-                {*pending, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_DRAIN_S
+                {*pending, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=_SILENT_S
             )
             pending -= done
-            if not done:
+            before, come = come, self._num_come()
+            if not done and come == before:
                 break
         waiting.cancel()
         for task in pending:
             task.cancel()
         await asyncio.gather(*tasks, waiting, return_exceptions=True)
+
+    def _num_come(self) -> int:
+        """Grows with every event and every answer."""
+        return self.num_answered + sum(len(sent.events) for sent in self.sent.values())
 
     def result(self) -> Driven:
         answers, told = [], []

@@ -17,16 +17,25 @@ def outcome_of(
     answers: Sequence[Answer],
     targets: Targets,
     *,
+    open_loop: bool = True,
     energy_j: float | None = None,
     energy_grade: EnergyGrade = "unknown",
 ) -> ServingOutcome | None:
     """Over the judged `answers`; None where not one is whole. Latencies are those of the whole
-    ones, and a request without an answer meets no target."""
+    ones, and a request without an answer meets no target.
+
+    Goodput is the share that met the targets x the rate at which requests were sent. Of an open
+    loop that is the rate of the intended times: how long the last answers take does not count, and
+    a server that dies half-way does not shorten the time.
+    """
     whole = [answer for answer in answers if answer.whole]
     if not whole:
         return None
-    duration_s = max(answer.end_s for answer in whole) - min(a.intended_s for a in answers)
-    met = sum(answer.meets(targets) for answer in answers) if has_limits(targets) else None
+    duration_s = max(a.end_s for a in answers) - min(a.intended_s for a in answers)
+    share = None
+    if has_limits(targets):
+        share = sum(answer.meets(targets) for answer in answers) / len(answers)
+    sent_per_s = (_intended_per_s(answers) if open_loop else None) or len(answers) / duration_s
     tpots_s = [answer.tpot_s for answer in whole if answer.tpot_s is not None]
     cached = sum(answer.cached_tokens or 0 for answer in whole)
     input_tokens = sum(answer.input_tokens for answer in whole)
@@ -38,12 +47,19 @@ def outcome_of(
         ttft_s=percentiles([answer.ttft_s or 0.0 for answer in whole]),
         tpot_s=percentiles(tpots_s) if tpots_s else None,
         e2e_s=percentiles([answer.e2e_s for answer in whole]),
-        goodput_per_s=None if met is None else met / duration_s,
-        attained_fraction=None if met is None else met / len(answers),
+        goodput_per_s=None if share is None else share * sent_per_s,
+        attained_fraction=share,
         cached_fraction=cached / input_tokens if input_tokens else 0.0,
         energy_j=energy_j,
         energy_grade=energy_grade if energy_j is not None else "unknown",
     )
+
+
+def _intended_per_s(answers: Sequence[Answer]) -> float | None:
+    """None where all were to be sent at once."""
+    times_s = [answer.intended_s for answer in answers]
+    span_s = max(times_s) - min(times_s)
+    return (len(times_s) - 1) / span_s if span_s > 0 else None
 
 
 def has_limits(targets: Targets) -> bool:

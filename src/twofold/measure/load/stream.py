@@ -90,6 +90,8 @@ def _read(events: Sequence[Event]) -> tuple[list[_Chunk], dict[str, Any], str | 
             event = json.loads(data)
         except ValueError:
             return chunks, usage, f"not JSON in the stream: {data[:80]!r}"
+        if not isinstance(event, dict):
+            return chunks, usage, f"not an object in the stream: {data[:80]!r}"
         if "error" in event:
             said = event["error"]
             return chunks, usage, str(said.get("message") if isinstance(said, dict) else said)

@@ -23,8 +23,9 @@ from twofold import __version__
 from twofold.document import write_text
 from twofold.evidence.files import SCHEMA_VERSION
 from twofold.evidence.serving.answers import Stretch
-from twofold.evidence.serving.derive import derive_serving, targets_of
+from twofold.evidence.serving.derive import derive_serving, points_of, targets_of
 from twofold.evidence.serving.files import serving_predictions_hash, write_serving_evidence
+from twofold.evidence.serving.goodput import Point
 from twofold.evidence.serving.records import (
     NamedTargets,
     ServingArm,
@@ -44,7 +45,7 @@ from twofold.measure.serving.expectations import Expecting
 from twofold.measure.serving.experiment import read_serving_experiment
 from twofold.measure.serving.levers import is_lossy
 from twofold.measure.serving.planning import Choice, Ground, choose_plans, prepare
-from twofold.measure.serving.rates import bracket, rates_about
+from twofold.measure.serving.rates import crossing, rates_about
 from twofold.measure.serving.servers import served
 from twofold.measure.serving.stage import Contestant, Stage
 from twofold.measure.serving.threats import serving_threats
@@ -264,7 +265,7 @@ async def _rates(
             start = expecting.goodputs(contestant.plan, [claimed.name])[claimed.name]
         turns = iter(range(1000))
 
-        async def attains(rate: float, contestant: Contestant = contestant) -> float:
+        async def attains(rate: float, contestant: Contestant = contestant) -> Point:
             stretch = await stage.at_rate(
                 contestant,
                 rate,
@@ -272,13 +273,13 @@ async def _rates(
                 seed=seed,
                 turn=next(turns),  # noqa: B023
             )
-            met = stretch.attainment(claimed.targets)
-            stage.progress.note(f"  {rate:.3g} requests/s: {met:.0%} within the target")
-            return met
+            (point,) = points_of([stretch], claimed.targets)
+            stage.progress.note(f"  {rate:.3g} requests/s: {point.attained:.0%} within the target")
+            return point
 
         stage.progress.note(f"'{contestant.name}': at which rates?")
-        low, high = await bracket(start or 0.5 / unloaded_s, claimed.targets.attainment, attains)
-        found[contestant.name] = rates_about(low, high, stage.experiment.budget.rates)
+        rate = await crossing(start or 0.5 / unloaded_s, claimed.targets.attainment, attains)
+        found[contestant.name] = rates_about(rate, stage.experiment.budget.rates)
     return found
 
 
@@ -374,7 +375,7 @@ async def _block(
                 await stage.at_rate(
                     contestant, rate, kind="aa", block=block, seed=seed, turn=place + 1
                 )
-        if contestant.every_block:
+        if block == 0:
             load = stage.experiment.workload
             await stage.run(
                 contestant,

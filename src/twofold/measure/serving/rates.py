@@ -1,7 +1,7 @@
 """At which rates an arm is run: about the one where it stops meeting its target.
 
-A short search beforehand, on requests that are not judged, finds two neighbouring rates of which
-one meets the target and the next does not; the rates of all blocks are laid about them.
+A short search beforehand, on requests that are not judged, brackets that rate; the rates of all
+blocks are laid about it.
 """
 
 from __future__ import annotations
@@ -9,50 +9,49 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 
+from twofold.evidence.serving.goodput import Point, goodput
+
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-MARGIN = 1.35
-"""How far the lowest and the highest rate lie outside the two that were found."""
+LOWEST, HIGHEST = 0.6, 1.35
+"""Of the rate found: far enough below that the target is met there in spite of chance."""
 
-Attains = Callable[[float], Awaitable[float]]
-"""Attainment at a rate, by running it."""
+Attains = Callable[[float], Awaitable[Point]]
+"""Runs at a rate."""
 
 
-async def bracket(start_per_s: float, wanted: float, attains: Attains) -> tuple[float, float]:
-    """(a rate that met the target, a higher one that did not), about one STEP apart.
+async def crossing(start_per_s: float, wanted: float, attains: Attains) -> float:
+    """About the highest rate that meets the target, from all that was tried.
 
     Outwards from the start in strides that double on logs, since the start may be far off, then
-    halving. Where neither end is found, the last rate stands for both.
+    halving. Where no rate fails, or none meets it, the last one.
     """
+    points = [await attains(start_per_s)]
     rate, stride = start_per_s, STEP
-    met = await attains(rate) >= wanted
-    for tries in range(1, MOST_TRIES):
+    met = points[0].attained >= wanted
+    while len(points) < MOST_TRIES:
         following = rate * stride if met else rate / stride
-        if (await attains(following) >= wanted) != met:
+        points.append(await attains(following))
+        if (points[-1].attained >= wanted) != met:
             low, high = sorted((rate, following))
-            return await _halved(low, high, wanted, attains, MOST_TRIES - tries - 1)
+            return await _halved(low, high, wanted, attains, points)
         rate, stride = following, stride**2
-    return rate / math.sqrt(STEP), rate * math.sqrt(STEP)
+    return rate
 
 
 async def _halved(
-    low: float, high: float, wanted: float, attains: Attains, tries: int
-) -> tuple[float, float]:
-    for _ in range(tries):
-        if high / low <= STEP * 1.01:
-            break
+    low: float, high: float, wanted: float, attains: Attains, points: list[Point]
+) -> float:
+    while high / low > STEP * 1.01 and len(points) < MOST_TRIES:
         middle = math.sqrt(low * high)
-        if await attains(middle) >= wanted:
-            low = middle
-        else:
-            high = middle
-    return low, high
+        points.append(await attains(middle))
+        low, high = (middle, high) if points[-1].attained >= wanted else (low, middle)
+    return goodput(points, wanted).value or low
 
 
-def rates_about(low: float, high: float, number: int) -> tuple[float, ...]:
-    """So many rates in equal ratios from a little under `low` to a little over `high`, rounded
-    to three digits so that a person can read them."""
-    first, last = low / MARGIN, high * MARGIN
-    ratio = (last / first) ** (1 / (number - 1))
-    return tuple(float(f"{first * ratio**i:.3g}") for i in range(number))
+def rates_about(found_per_s: float, number: int) -> tuple[float, ...]:
+    """So many rates in equal ratios about the one found, rounded to three digits so that a person
+    can read them."""
+    ratio = (HIGHEST / LOWEST) ** (1 / (number - 1))
+    return tuple(float(f"{found_per_s * LOWEST * ratio**i:.3g}") for i in range(number))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from twofold.engines.serving import serving_job
@@ -31,33 +31,39 @@ def served(
 ) -> Iterator[list[str]]:
     """The URL of a server for each plan, when all of them answer. Their steps are logged where
     asked, for one plan alone."""
-    with ExitStack() as stack:
-        started = []
+    started: list[tuple[Job, Process]] = []
+    try:
         for name, document in documents:
             job = serving_job(document, folder / name, step_log=step_log)
-            started.append((job, stack.enter_context(_running(job))))
+            started.append((job, _start(job)))
         yield [_await_url(job, process) for job, process in started]
+    finally:
+        _stop([process for _, process in started])
 
 
-@contextmanager
-def _running(job: Job) -> Iterator[Process]:
+def _start(job: Job) -> Process:
     job.folder.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:
-        process = start_process(
+        return start_process(
             job.name,
             job.argv,
             output=log,
             environment=job.environment,
             working_folder=job.working_folder,
         )
-        try:
-            yield process
-        finally:
-            signal_group(process, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_STOP_S)
-            signal_group(process, signal.SIGKILL)
-            process.wait()
+
+
+def _stop(processes: Sequence[Process]) -> None:
+    """All at once: they end side by side."""
+    for process in processes:
+        signal_group(process, signal.SIGTERM)
+    until = time.monotonic() + _STOP_S
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+    for process in processes:
+        signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def _await_url(job: Job, process: Process) -> str:
