@@ -155,8 +155,9 @@ class Tools:
             env=os.environ | {"OPENAI_API_KEY": KEY},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
+        assert done.returncode in (0, 1), done.stderr  # 1: the targets were not reached
         said = json.loads(done.stdout)
         outcome = said["outcome"]
         assert not said["errors"], said["errors"]
