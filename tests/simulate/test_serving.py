@@ -13,7 +13,7 @@ from twofold.perf.serving import Steps
 from twofold.policy.batching import Limits
 from twofold.simulate.deployment import Deployment, Phase
 from twofold.simulate.outcome import judged, outcome_of, overload_fraction
-from twofold.simulate.serving import Served, simulate
+from twofold.simulate.serving import Patience, Served, simulate, simulate_while
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Arrivals, Lengths, Serve, SharedPrefix, Targets
 
@@ -175,3 +175,24 @@ def test_met_needs_all_targets() -> None:
         for times in zip(requests.ttft_s, requests.tpot_s, requests.e2e_s, strict=True)
     ]
     assert requests.met(workload.targets).tolist() == by_hand
+
+
+@pytest.mark.parametrize("rate_per_s", [2.0, 5.0, 6.5, 8.0, 20.0])
+@pytest.mark.parametrize("targets", [Targets(ttft_s=0.4), Targets(tpot_s=0.03), Targets(e2e_s=1.0)])
+def test_patience_ends_where_too_many_have_missed(rate_per_s: float, targets: Targets) -> None:
+    workload = Serve(
+        arrivals=Arrivals(rate_per_s=rate_per_s),
+        input=Lengths(mean=60, spread=0.5),
+        output=Lengths(mean=20, spread=0.5),
+        targets=targets,
+        num_requests=200,
+        warmup_requests=20,
+    )
+    requests, deployment = draw_requests(workload, 0), Deployment(entry=_phase())
+    whole = simulate(workload.arrivals, requests, deployment)
+    missed = int((~judged(workload, whole).met(targets)).sum())
+    for most_missed in (0, 20, missed - 1, missed, missed + 1):
+        patience = Patience(targets=targets, first=20, most_missed=most_missed)
+        got = simulate_while(workload.arrivals, requests, deployment, patience)
+        assert (got is None) == (missed > most_missed)
+        assert got is None or (got.last_s == whole.last_s).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,14 @@ def serve_workload(
 ) -> Serve:
     """`word` names a preset, or a TOML file with the fields of `Serve`. The options replace what
     it says."""
+    if rate is not None and not 0 < rate < math.inf:
+        raise InputError(
+            f"requests cannot come at a rate of {rate:g} a second",
+            at="--rate",
+            help="use a positive number, for example 4",
+        )
+    if users is not None and users < 1:
+        raise InputError(f"there cannot be {users} users", at="--users", help="use 1 or more")
     ttft_s = read_limit(ttft, parse_seconds, at="--ttft")
     tpot_s = read_limit(tpot, parse_seconds, at="--tpot")
     if not word.endswith(".toml"):
@@ -36,7 +45,9 @@ def serve_workload(
         )
     workload = _read(Path(word))
     if rate is not None:
-        workload = replace(workload, arrivals=Arrivals(rate_per_s=rate))
+        bursty = workload.arrivals.kind == "bursty"
+        arrivals = replace(workload.arrivals, rate_per_s=rate) if bursty else None
+        workload = replace(workload, arrivals=arrivals or Arrivals(rate_per_s=rate))
     if users is not None:
         workload = replace(workload, arrivals=Arrivals(kind="closed", users=users))
     return replace(workload, targets=_replaced(workload.targets, ttft_s, tpot_s))

@@ -77,6 +77,9 @@ class _Rule:
     help: str
 
 
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8": "bfloat16"}
+"""Of activations."""
+
 _VLLM_CANNOT = (
     _Rule(
         lever="batching",
@@ -191,10 +194,6 @@ def vllm_command(document: ServingDocument) -> str:
             f"{document.plan.replica_devices} devices each  plan, replicas"
         )
     return "\n".join(lines)
-
-
-_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp8": "bfloat16"}
-"""Of activations."""
 
 
 def _no(flag: bool) -> str:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from twofold.perf.serving import Column, Steps
 from twofold.workload.requests import Request
@@ -139,7 +139,7 @@ def steady_states(
     tpot_s = step_s
     grown_s = _mixed_s(price_one, decoding + np.sqrt(running), x, d) - step_s
     landed_s = np.sqrt(rate * step_s * added_square / d.steps_low)
-    tpot_high_s = tpot_s + float(ndtri(quantile)) * np.hypot(grown_s, landed_s)
+    tpot_high_s = tpot_s + NormalDist().inv_cdf(quantile) * np.hypot(grown_s, landed_s)
     return Steady(
         rate_per_s=rate,
         running=running,
@@ -175,6 +175,16 @@ def most_rates(steady: Steady, targets: Targets) -> tuple[Array, Array]:
     low, high = steady.rate_per_s[rows, below], steady.rate_per_s[rows, above]
     rate = np.where(first == 0, 0.0, low + share * (high - low))
     return rate, steady.e2e_s[rows, below]
+
+
+def closed_rates(steady: Steady, users: float, think_s: float) -> tuple[Array, Array]:
+    """Requests a second of so many users on one replica who each wait for the answer and then
+    think, under each of the limits, and how long a request takes: N = r (life + think)."""
+    alive = steady.rate_per_s * (steady.e2e_s + think_s)
+    rates = np.array(
+        [np.interp(users, n, rate) for n, rate in zip(alive, steady.rate_per_s, strict=True)]
+    )
+    return rates, users / rates - think_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from twofold.search.objective import Objective
 from twofold.search.serving.answer import ServingAnswer
 from twofold.search.serving.dividend import ThinkingDividend, thinking_dividend
 from twofold.search.serving.options import ServingOption
-from twofold.search.serving.question import ServingQuestion
+from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.serving_outcome import Percentiles
 from twofold.serving_plan import ServingPlan
 from twofold.units import format_quantity, format_seconds
-from twofold.workload.serve import Serve, Targets
+from twofold.workload.serve import Arrivals, Serve, Targets
 
 _HEAD = (
     "plan", "devices", "carries", "TTFT p50/p90/p99", "TPOT p50/p90/p99", "cache", "$/M tokens",
@@ -70,9 +70,18 @@ def question_line(model: Model, workload: Serve, *, asked: bool) -> str:
         return (
             f"{size}: {workload.name}, {workload.arrivals.trace}{targets_words(workload.targets)}"
         )
-    load = _load(workload, workload.arrivals.rate_per_s) if asked else "as much as it carries"
+    load = _asked(workload.arrivals) if asked else "as much as it carries"
     lengths = f"{workload.input.mean:,.0f} tokens in, {workload.output.mean:,.0f} out"
     return f"{size}: {workload.name}, {load}, {lengths}{targets_words(workload.targets)}"
+
+
+def _asked(arrivals: Arrivals) -> str:
+    if arrivals.kind == "closed":
+        return f"{arrivals.users:,} user{'' if arrivals.users == 1 else 's'} who wait"
+    if arrivals.kind == "offline":
+        return "all at once"
+    bursts = "" if arrivals.kind == "poisson" else f" in bursts (shape {arrivals.burstiness:g})"
+    return f"{arrivals.rate_per_s:.3g} requests/s{bursts}"
 
 
 def targets_words(targets: Targets) -> str:
@@ -149,7 +158,14 @@ def claims(found: ServingAnswer, question: ServingQuestion) -> list[str]:
     for role, whose in (("newcomer", "the newcomer's"), ("sensible", "the sensible one")):
         base = found.baseline(role)
         told.append(_against(best, base, whose, question.objective))
-    if found.is_no:
+    if found.is_no and best.misses is not None:
+        miss = best.misses
+        lines.append(
+            f"no: the best plan misses {miss.target} {format_seconds(miss.limit_s)} however little "
+            f"comes: {question.workload.targets.attainment:.0%} of its requests have "
+            f"{format_seconds(miss.reached_s)} at most"
+        )
+    elif found.is_no:
         lines.append(
             f"no: {_load(question.workload, found.asked)} is more than the fleet carries within "
             f"the targets; the best plan carries {_load(question.workload, best.carried)}"
@@ -240,7 +256,7 @@ def _missed(found: ServingAnswer, question: ServingQuestion) -> list[str]:
 def _load(workload: Serve, load: float | None) -> str:
     if load is None:
         return UNKNOWN
-    if workload.arrivals.kind == "closed":
+    if workload.arrivals.kind == "closed" and not is_throughput(workload):
         return f"{load:,.0f} user{'' if round(load) == 1 else 's'}"
     return f"{load:.3g} requests/s"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from twofold.serving_outcome import ServingEstimate
 from twofold.serving_plan import ServingPlan
 from twofold.simulate.deployment import deploy
 from twofold.simulate.outcome import Judged, judged, outcome_of, overload_fraction
-from twofold.simulate.serving import simulate
+from twofold.simulate.serving import Patience, Served, simulate, simulate_while
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
@@ -43,6 +44,36 @@ def simulate_plan(
     if requests is None:
         requests = draw_requests(workload, seed)
     served = simulate(workload.arrivals, requests, deploy(model, fleet, plan, fit))
+    return _simulated(model, fleet, plan, workload, served, fit)
+
+
+def simulate_within(
+    model: Model,
+    fleet: Fleet,
+    plan: ServingPlan,
+    workload: Serve,
+    requests: Rows[Request],
+    fit: ServingEfficiencies | None = None,
+) -> Simulated | None:
+    """The same, given up (None) as soon as more requests have missed the targets than may."""
+    judged_number, targets = len(requests) - workload.warmup_requests, workload.targets
+    needed = math.ceil(targets.attainment * judged_number - 1e-9)
+    patience = Patience(
+        targets=targets, first=workload.warmup_requests, most_missed=judged_number - needed
+    )
+    deployment = deploy(model, fleet, plan, fit)
+    served = simulate_while(workload.arrivals, requests, deployment, patience)
+    return None if served is None else _simulated(model, fleet, plan, workload, served, fit)
+
+
+def _simulated(
+    model: Model,
+    fleet: Fleet,
+    plan: ServingPlan,
+    workload: Serve,
+    served: Served,
+    fit: ServingEfficiencies | None,
+) -> Simulated:
     memory = serving_memory(model, fleet, plan)
     priced = replica(model, fleet, plan, fit)
     overload = overload_fraction(workload, served)

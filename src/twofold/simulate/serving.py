@@ -19,7 +19,7 @@ from twofold.policy.kv_blocks import Keys
 from twofold.simulate.deployment import Deployment, Phase
 from twofold.simulate.replica import Log, Replica
 from twofold.workload.requests import Request
-from twofold.workload.serve import Arrivals
+from twofold.workload.serve import Arrivals, Targets
 
 Array = NDArray[np.float64]
 _KEYS_PER_TEXT = 1 << 24
@@ -46,16 +46,44 @@ class Served:
     logs: tuple[tuple[Log, ...], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Of the requests from the `first` on at most `most_missed` may miss the targets."""
+
+    targets: Targets
+    first: int
+    most_missed: int
+
+
 def simulate(arrivals: Arrivals, requests: Rows[Request], deployment: Deployment) -> Served:
     """All requests to their ends. InputError for one that could never be answered."""
-    return _Run(arrivals, requests, deployment).run()
+    served = simulate_while(arrivals, requests, deployment, None)
+    assert served is not None
+    return served
+
+
+def simulate_while(
+    arrivals: Arrivals,
+    requests: Rows[Request],
+    deployment: Deployment,
+    patience: Patience | None,
+) -> Served | None:
+    """The same; None as soon as patience has ended."""
+    return _Run(arrivals, requests, deployment, patience).run()
 
 
 class _Run:
     """The state of one simulation, used once."""
 
-    def __init__(self, arrivals: Arrivals, requests: Rows[Request], deployment: Deployment) -> None:
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        requests: Rows[Request],
+        deployment: Deployment,
+        patience: Patience | None,
+    ) -> None:
         self.requests, self.arrivals, self.deployment = requests, arrivals, deployment
+        self.patience, self.num_missed = patience, 0
         self.entry = _replicas(deployment.entry)
         self.decode = _replicas(deployment.decode)
         self.replicas = [*self.entry, *self.decode]
@@ -71,14 +99,15 @@ class _Run:
         self.block_tokens = deployment.entry.limits.block_tokens
         _refuse_too_long(requests, self.entry[0], self.decode[0] if self.decode else None)
 
-    def run(self) -> Served:
+    def run(self) -> Served | None:
         closed = self.arrivals.kind == "closed"
         for _ in range(min(len(self.requests), self.arrivals.users or 1) if closed else 0):
             self._send(0.0)
         while not closed and self.num_sent < len(self.requests):
             self._send(self.requests[self.num_sent].arrival_s)
         to_start: set[int] = set()
-        while self.events:
+        most_missed = self.patience.most_missed if self.patience else len(self.requests)
+        while self.events and self.num_missed <= most_missed:
             now_s, _, place, value = heapq.heappop(self.events)
             if place == _ARRIVES:
                 self._enter(now_s, value, to_start)
@@ -92,6 +121,8 @@ class _Run:
                     if self.replicas[place].start(now_s):
                         self._push_end(place)
                 to_start.clear()
+        if self.num_missed > most_missed:
+            return None
         groups = (self.entry, self.decode) if self.decode else (self.entry,)
         return Served(
             requests=self.requests,
@@ -130,7 +161,7 @@ class _Run:
     def _decode(self, now_s: float, index: int, to_start: set[int]) -> None:
         """Keys and values are there: the first token is told, the others are computed here."""
         request = self.requests[index]
-        self.first_s[index] = now_s
+        self._told(now_s, index)
         sequence = Sequence(
             id=index,
             prompt_tokens=request.input_tokens,
@@ -156,7 +187,7 @@ class _Run:
     def _finish(self, now_s: float, place: int) -> None:
         first, ended = self.replicas[place].finish()
         for sequence in first:
-            self.first_s[sequence.id] = now_s + self.deployment.answer_s
+            self._told(now_s + self.deployment.answer_s, sequence.id)
             self.cached[sequence.id] = sequence.cached
         for sequence in ended:
             self.num_preemptions += sequence.preemptions
@@ -176,6 +207,30 @@ class _Run:
         self.last_s[index] = now_s + self.deployment.answer_s
         if self.arrivals.kind == "closed" and self.num_sent < len(self.requests):
             self._send(float(self.last_s[index]) + self.arrivals.think_s)
+        if self._is_judged(index):
+            self.num_missed += not self._is_late(index) and not self._met(index)
+
+    def _told(self, at_s: float, index: int) -> None:
+        """The first token."""
+        self.first_s[index] = at_s
+        self.num_missed += self._is_judged(index) and self._is_late(index)
+
+    def _is_judged(self, index: int) -> bool:
+        return self.patience is not None and index >= self.patience.first
+
+    def _is_late(self, index: int) -> bool:
+        """With its first token."""
+        assert self.patience is not None
+        limit_s = self.patience.targets.ttft_s
+        return limit_s is not None and bool(self.first_s[index] - self.arrival_s[index] > limit_s)
+
+    def _met(self, index: int) -> bool:
+        """All targets, of a request that was answered."""
+        assert self.patience is not None
+        ttft_s = float(self.first_s[index] - self.arrival_s[index])
+        e2e_s = float(self.last_s[index] - self.arrival_s[index])
+        steps = self.requests[index].output_tokens - 1
+        return self.patience.targets.met(ttft_s, (e2e_s - ttft_s) / steps if steps else None, e2e_s)
 
     def _keys(self, request: Request) -> Keys:
         """Of the blocks of the shared text alone: the rest of a prompt nobody else can use, and is

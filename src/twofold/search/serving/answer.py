@@ -75,18 +75,26 @@ def answer(
         if (plan := make(question, pool)) is not None
     ]
     total = len(finalists) + len(bases)
-    judged, baselines = [], []
+    judged: list[ServingOption | None] = []
+    baselines: list[ServingOption | None] = []
     for done, ranked in enumerate(finalists):
         progress(done, total)
         sized = fewest_replicas(question, ranked)
         judged.append(judge_if_able(question, "best", sized.plan, sized.carried, sized.life_s))
     guess, life_s = finalists[0].carried / 2.0, finalists[0].life_s
+    known = {one.plan: one for one in judged if one is not None}
     for done, (role, plan) in enumerate(bases, start=len(finalists)):
         progress(done, total)
-        baselines.append(judge_if_able(question, role, plan, guess, life_s))
+        if plan in known:
+            baselines.append(replace(known[plan], role=role))
+        else:
+            baselines.append(judge_if_able(question, role, plan, guess, life_s))
     others = [one for one in baselines if one is not None]
     able = [one for one in judged if one is not None]
-    best = _sorted(question, [*able, *(one for one in others if one.role == "sensible")])
+    best = _sorted(
+        question,
+        [*able, *(one for one in others if one.role == "sensible" and one.plan not in known)],
+    )
     if not best:
         raise _nothing_fits(question, rejected)
     return ServingAnswer(

@@ -5,28 +5,34 @@ from __future__ import annotations
 from dataclasses import replace
 
 from twofold.errors import InputError
-from twofold.search.serving.options import ServingOption, binding
-from twofold.search.serving.question import ServingQuestion
+from twofold.search.serving.options import ServingOption, binding, worst_miss
+from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.search.serving.ranking import Ranked, asked_load
-from twofold.search.serving.trial import Tried, most_load, try_plan
+from twofold.search.serving.trial import Tried, most_load, try_plan, try_within
 from twofold.serving_plan import ServingPlan
 
 _MOST_RESIZINGS = 4
+_ALONE = 0.05
+"""Requests that live at once, on the mean, where each is as good as alone."""
 
 
 def judge(
     question: ServingQuestion, role: str, plan: ServingPlan, guess: float, life_s: float
 ) -> ServingOption:
     """InputError where the plan cannot answer a request of the workload."""
-    if question.workload.arrivals.kind == "offline":
-        tried = try_plan(question, plan, 1.0, life_s)
+    if is_throughput(question.workload):
+        tried = try_plan(question, plan, question.workload.arrivals.users or 1, life_s)
         return _option(question, role, plan, tried, tried, tried.outcome.requests_per_s)
     asked = asked_load(question)
-    carried, loaded = most_load(question, plan, guess, life_s)
-    at_asked = loaded if asked is None else try_plan(question, plan, asked, life_s)
-    if at_asked is None:
-        at_asked = try_plan(question, plan, guess, life_s)
-    return _option(question, role, plan, at_asked, loaded or at_asked, carried)
+    carried, loaded = most_load(question, plan, guess or 1.0 / life_s, life_s)
+    alone = try_plan(question, plan, _ALONE / life_s, life_s) if loaded is None else None
+    nearest = loaded or alone
+    assert nearest is not None
+    at_asked = nearest if asked is None else try_plan(question, plan, asked, life_s)
+    option = _option(question, role, plan, at_asked, nearest, carried)
+    if alone is None:
+        return option
+    return replace(option, misses=worst_miss(question.workload.targets, alone))
 
 
 def fewest_replicas(question: ServingQuestion, ranked: Ranked) -> Ranked:
@@ -37,13 +43,14 @@ def fewest_replicas(question: ServingQuestion, ranked: Ranked) -> Ranked:
         return ranked
     most = question.fleet.pool(plan.pool).num_devices // plan.replica_devices
     one = ranked.carried / plan.replicas
-    meets = try_plan(question, plan, asked, ranked.life_s).meets
+    meets = try_within(question, plan, asked, ranked.life_s) is not None
     number = plan.replicas
     for _ in range(_MOST_RESIZINGS):
         other = number - 1 if meets else number + 1
         if not 1 <= other <= most:
             break
-        fits = try_plan(question, replace(plan, replicas=other), asked, ranked.life_s).meets
+        tried = try_within(question, replace(plan, replicas=other), asked, ranked.life_s)
+        fits = tried is not None
         if meets and not fits:
             break
         number = other

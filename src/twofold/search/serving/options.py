@@ -19,10 +19,21 @@ _FULL = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """A target that is missed, and what the plan reaches for the share of requests that must keep
+    it."""
+
+    target: str
+    limit_s: float
+    reached_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOption:
     """A plan at the load that is asked for, and up to the load it carries within the targets (0:
     it misses them however little comes; None: there is no such load). `role` is "best", "second",
-    "newcomer" or "sensible"; `binds` says what stops it from carrying more."""
+    "newcomer" or "sensible"; `binds` says what stops it from carrying more, `misses` which target
+    it misses most where it carries nothing."""
 
     role: str
     plan: ServingPlan
@@ -30,6 +41,7 @@ class ServingOption:
     carried: float | None
     meets: bool
     binds: str
+    misses: Miss | None = None
 
     @property
     def outcome(self) -> ServingOutcome:
@@ -52,6 +64,18 @@ class ServingOption:
     def as_mapping(self) -> dict[str, Any]:
         mapping: dict[str, Any] = as_json(self)
         return mapping
+
+
+def worst_miss(targets: Targets, tried: Tried) -> Miss | None:
+    """The target that is missed by the largest factor; None where each alone is kept."""
+    requests = tried.simulated.requests
+    misses = [
+        Miss(target=label, limit_s=limit_s, reached_s=requests.quantile(name, targets.attainment))
+        for name, limit_s, label in _limits(targets)
+        if limit_s is not None
+    ]
+    worst = max(misses, key=lambda one: one.reached_s / one.limit_s, default=None)
+    return worst if worst is not None and worst.reached_s > worst.limit_s else None
 
 
 def binding(targets: Targets, tried: Tried) -> str:

@@ -107,6 +107,14 @@ def _at_most(lengths: Lengths, most: int) -> Lengths:
     return replace(lengths, most=most, least=min(lengths.least, most))
 
 
+def is_throughput(workload: Serve) -> bool:
+    """Whether there is no highest load to find, but how much is answered: all requests come at
+    once, or from so many users who wait, without a target."""
+    targets, kind = workload.targets, workload.arrivals.kind
+    free = targets.ttft_s is None and targets.tpot_s is None and targets.e2e_s is None
+    return kind == "offline" or (kind == "closed" and free)
+
+
 def at_load(workload: Serve, load: float) -> Arrivals:
     """The workload's arrivals at so many requests a second, or users."""
     arrivals = workload.arrivals

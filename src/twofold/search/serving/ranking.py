@@ -10,10 +10,10 @@ import numpy as np
 
 from twofold.fleet import Pool
 from twofold.perf.billing import Running, running
-from twofold.perf.queueing import Demand, demand_of, most_rates, steady_states
+from twofold.perf.queueing import Demand, closed_rates, demand_of, most_rates, steady_states
 from twofold.perf.serving import replica, step_parts_s
 from twofold.search.objective import Objective
-from twofold.search.serving.question import ServingQuestion
+from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.search.serving.space import Division, limits
 from twofold.serving_plan import ServingPlan
 from twofold.workload.requests import Request
@@ -55,8 +55,10 @@ class Ranked:
 
 
 def asked_load(question: ServingQuestion) -> float | None:
-    """Requests a second, or users; None where the question does not say, or all come at once."""
+    """Requests a second, or users; None where the question does not say, or looks for no load."""
     arrivals = question.workload.arrivals
+    if is_throughput(question.workload):
+        return None
     if arrivals.kind == "closed":
         return float(arrivals.users or 1)
     if arrivals.kind == "trace":
@@ -97,17 +99,23 @@ def best_limits(
         cache_tokens=division.cache_tokens,
         quantile=targets.attainment,
     )
-    rates, lives_s = most_rates(steady, targets)
+    arrivals, pool = question.workload.arrivals, question.fleet.pool(division.plan.pool)
+    if is_throughput(question.workload) and arrivals.kind == "closed":
+        users = (arrivals.users or 1) / (pool.num_devices // division.plan.replica_devices)
+        rates, lives_s = closed_rates(steady, max(1.0, users), arrivals.think_s)
+        rates = rates * min(1.0, users)
+    else:
+        rates, lives_s = most_rates(steady, targets)
     best = int(np.argmax(rates))
     rate, life_s = float(rates[best]), float(lives_s[best])
-    arrivals = question.workload.arrivals
+    in_users = arrivals.kind == "closed" and not is_throughput(question.workload)
     return One(
         plan=replace(
             division.plan,
             max_num_seqs=int(sequences[best]),
             max_batched_tokens=int(tokens[best]),
         ),
-        carried=rate * (life_s + arrivals.think_s) if arrivals.kind == "closed" else rate,
+        carried=rate * (life_s + arrivals.think_s) if in_users else rate,
         life_s=life_s,
     )
 

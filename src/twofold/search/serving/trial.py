@@ -11,11 +11,11 @@ from twofold.search.serving.question import ServingQuestion
 from twofold.search.serving.ranking import trace_rate
 from twofold.serving_outcome import ServingOutcome
 from twofold.serving_plan import ServingPlan
-from twofold.simulate import Simulated, simulate_plan
+from twofold.simulate import Simulated, simulate_plan, simulate_within
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
-_FEWEST, _MOST, _MOST_EACH = 300, 2000, 600
+_FEWEST, _MOST, _MOST_EACH = 300, 1200, 600
 """Requests judged: enough for a percentile, few enough to try many plans, fewer yet at each of
 the loads that are tried for one."""
 _LIVES = 6.0
@@ -23,7 +23,7 @@ _LIVES = 6.0
 _MOST_REPLICAS = 8
 """Simulated; more of them are copies."""
 _WIDEN, _HALVINGS = 1.2, 3
-_MOST_WIDENINGS, _FASTER = 7, 1.5
+_MOST_WIDENINGS, _FASTER = 8, 1.5
 """Each step from the guess is wider than the one before."""
 
 
@@ -37,15 +37,30 @@ class Tried:
     meets: bool
 
 
-def try_plan(
-    question: ServingQuestion, plan: ServingPlan, load: float, life_s: float, *, most: int = _MOST
-) -> Tried:
+def try_plan(question: ServingQuestion, plan: ServingPlan, load: float, life_s: float) -> Tried:
     """At so many requests a second, or users. `life_s` is about how long a request takes."""
     part, copies = _part_of(plan)
-    workload, requests = loaded(question, load / copies, life_s, most)
+    workload, requests = loaded(question, load / copies, life_s, _MOST)
     simulated = simulate_plan(
         question.model, question.fleet, part, workload, requests=requests, fit=question.fit
     )
+    return _tried(question, load, copies, simulated)
+
+
+def try_within(
+    question: ServingQuestion, plan: ServingPlan, load: float, life_s: float
+) -> Tried | None:
+    """None where it does not keep the targets, which often shows long before the end."""
+    part, copies = _part_of(plan)
+    workload, requests = loaded(question, load / copies, life_s, _MOST_EACH)
+    simulated = simulate_within(
+        question.model, question.fleet, part, workload, requests, question.fit
+    )
+    tried = None if simulated is None else _tried(question, load, copies, simulated)
+    return tried if tried is not None and tried.meets else None
+
+
+def _tried(question: ServingQuestion, load: float, copies: int, simulated: Simulated) -> Tried:
     attained = simulated.estimate.outcome.attained_fraction
     return Tried(
         load=load,
@@ -96,8 +111,8 @@ def most_load(
     high: float | None = None
     load, widen = guess, _WIDEN
     for _ in range(_MOST_WIDENINGS):
-        tried = try_plan(question, plan, load, life_s, most=_MOST_EACH)
-        if tried.meets:
+        tried = try_within(question, plan, load, life_s)
+        if tried is not None:
             low, load = tried, load * widen
         else:
             high, load = load, load / widen
@@ -107,11 +122,12 @@ def most_load(
     if low is None or high is None:
         return (low.load, low) if low else (0.0, None)
     for _ in range(_HALVINGS):
-        tried = try_plan(question, plan, math.sqrt(low.load * high), life_s, most=_MOST_EACH)
-        if tried.meets:
+        middle = math.sqrt(low.load * high)
+        tried = try_within(question, plan, middle, life_s)
+        if tried is not None:
             low = tried
         else:
-            high = tried.load
+            high = middle
     return low.load, low
 
 
