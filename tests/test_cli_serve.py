@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,3 +77,74 @@ def test_an_error_of_the_server_reads_like_any_other(tmp_path: Path) -> None:
         "   at: plan, compile",
         " help: plan with compile off",
     ]
+
+
+def test_a_queue_of_less_than_nothing_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.runtime.serve.documents import serving_document
+
+    write_serving_plan(serving_document(), tmp_path / "serve.json")
+    done = twofold("serve", "serve.json", "--max-queue", "-1", folder=tmp_path)
+    assert done.returncode == 2
+    assert "at: --max-queue" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from tests.runtime.serve.documents import serving_document
+
+    write_serving_plan(serving_document(), tmp_path / "serve.json")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twofold.cli", "serve", "serve.json", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, messages = process.communicate(timeout=60)
+        assert process.returncode == 3
+        assert messages.startswith("error: the server was ended by SIGKILL")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_models_folder_is_served_and_chats_by_its_own_template(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    httpx = pytest.importorskip("httpx")
+    tokenizers = pytest.importorskip("tokenizers")
+    golden = Path(__file__).parent / "runtime" / "serve" / "golden" / "llama"
+    folder = tmp_path / "model"
+    shutil.copytree(golden, folder)
+    words = {f"w{index}": index for index in range(48)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+    template = "{% for m in messages %}w3 {{ m.content }} {% endfor %}w4"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twofold.cli", "serve", str(folder), "--port", "0", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = json.loads("".join(iter(lambda: process.stdout.readline(), "}\n")) + "}")
+        body = {"messages": [{"role": "user", "content": "w5 w6"}], "max_tokens": 3}
+        answer = httpx.post(said["url"] + "/v1/chat/completions", json=body, timeout=30).json()
+        assert answer["usage"]["prompt_tokens"] == 4
+        assert answer["choices"][0]["message"]["role"] == "assistant"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+        process.communicate()

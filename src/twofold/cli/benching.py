@@ -9,7 +9,8 @@ from typing import Annotated
 import tyro
 
 from twofold.cli.choices import read_option
-from twofold.cli.output import answer, watcher
+from twofold.cli.output import EXIT_NO, answer, say, watcher
+from twofold.errors import InputError
 from twofold.units import parse_seconds
 
 EXIT_INTERRUPTED = 130
@@ -17,7 +18,10 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Send a workload to an OpenAI-compatible server: latency percentiles, goodput, energy."""
+    """Send a workload to an OpenAI-compatible server: latency percentiles, goodput, energy.
+
+    The exit code is 1 where the targets are not reached or a request failed, 130 after Ctrl-C.
+    """
 
     url: tyro.conf.Positional[str]
     """The server, for example http://localhost:8000."""
@@ -50,13 +54,26 @@ class Bench:
         from twofold.measure.bench import bench
         from twofold.report.bench_text import bench_text
 
+        for number, least, option in (
+            (self.requests, 1, "--requests"),
+            (self.warmup, 0, "--warmup"),
+            (self.seed, 0, "--seed"),
+        ):
+            if number < least:
+                raise InputError(f"it is {number}", at=option, help=f"use {least} or more")
         workload = serve_workload(
             self.serve, rate=self.rate, users=self.users, ttft=self.ttft, tpot=self.tpot
         )
         workload = replace(workload, num_requests=self.requests, warmup_requests=self.warmup)
         least_s = read_option(self.at_least, parse_seconds, at="--at-least")
-        with watcher() as progress:
-            found = bench(self.url, workload, seed=self.seed, least_s=least_s, progress=progress)
+        try:
+            with watcher() as progress:
+                found = bench(
+                    self.url, workload, seed=self.seed, least_s=least_s, progress=progress
+                )
+        except KeyboardInterrupt:
+            say("interrupted before a request was answered")
+            return EXIT_INTERRUPTED
         if self.output is not None:
             write_json(self.output, {"kind": "bench", **asdict(found)})
         if self.json:
@@ -64,4 +81,6 @@ class Bench:
             answer(without)
         else:
             answer(bench_text(found, str(self.output) if self.output else None))
-        return EXIT_INTERRUPTED if found.interrupted else 0
+        if found.interrupted:
+            return EXIT_INTERRUPTED
+        return 0 if found.reached else EXIT_NO

@@ -48,6 +48,10 @@ class Serve:
             return 0
         if not 0 <= self.port < 65536:
             raise InputError(f"port {self.port}", at="--port", help="use 0 to 65535")
+        if self.max_queue is not None and self.max_queue < 0:
+            raise InputError(
+                f"{self.max_queue} requests may wait", at="--max-queue", help="use 0 or more"
+            )
         argv = serving_argv(path, host=self.host, port=self.port, max_queue=self.max_queue)
         return self._serve(argv, {"OMP_NUM_THREADS": str(document.plan.threads)})
 
@@ -75,14 +79,23 @@ class Serve:
         with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
             with os.fdopen(writing, "wb") as output:
                 process = start_process("serve", argv, output=output, environment=environment)
+            passed: list[int] = []
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _passes_to(process))
+                signal.signal(number, _passes_to(process, passed))
             error = self._follow(lines)
         code = process.wait()
         if error is not None:
             kinds = {2: InputError, 3: EnvironmentLack}
             kind = kinds.get(code, JobFailed)
             raise kind(str(error["error"]), at=error.get("at"), help=error.get("help"))
+        if code < 0 and -code in passed:  # it had not begun to listen for signals
+            return 130 if -code == signal.SIGINT else 0
+        if code < 0:
+            raise JobFailed(
+                f"the server was ended by {signal.Signals(-code).name}",
+                at=str(self.plan),
+                help="if nobody did that, the machine's memory was spent: see the system's log",
+            )
         return code
 
     def _follow(self, lines: IO[str]) -> dict[str, Any] | None:
@@ -100,11 +113,12 @@ class Serve:
         return error
 
 
-def _passes_to(process: Process) -> Any:
+def _passes_to(process: Process, passed: list[int]) -> Any:
     """The server drains at the first signal and ends at the second; we follow it."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if process.poll() is None:
+            passed.append(number)
             process.send_signal(number)
 
     return handle

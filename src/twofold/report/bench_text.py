@@ -40,7 +40,8 @@ def _counts(found: Bench) -> list[str]:
     outcome = found.outcome
     energy = outcome.j_per_output_token()
     lines = [
-        f"{outcome.num_requests} requests judged in {format_seconds(outcome.duration_s)}: "
+        f"{outcome.num_requests} of {len(found.stretch.judged)} judged requests were answered in "
+        f"{format_seconds(outcome.duration_s)}: "
         f"{outcome.requests_per_s:.3g} requests/s, "
         f"{format_quantity(outcome.output_tokens_per_s, 'output tokens/s')}, "
         f"{outcome.input_tokens / outcome.num_requests:.0f} tokens in and "
@@ -78,7 +79,7 @@ def _warnings(found: Bench) -> list[str]:
             "if it runs here and was not started by this command)"
         )
     for error, number in sorted(found.errors.items(), key=lambda pair: -pair[1])[:3]:
-        lines.append(f"{number} of {found.num_sent} failed: {error}")
+        lines.append(f"FAILED: {number} of {found.num_sent} requests: {error}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,10 +31,12 @@ class Arrivals:
     trace: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind in ("poisson", "bursty") and not (self.rate_per_s or 0) > 0:
+        if self.kind in ("poisson", "bursty") and not 0 < (self.rate_per_s or 0) < math.inf:
             _refuse(
                 "rate_per_s",
-                "how many requests come a second is not stated",
+                "how many requests come a second is not stated"
+                if self.rate_per_s is None
+                else f"requests cannot come at a rate of {self.rate_per_s} a second",
                 "give a rate, or `users` for a closed loop",
             )
         if self.kind == "closed" and (self.users or 0) < 1:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from tests.measure.load.small_server import SmallServer, serving
 from twofold.errors import EnvironmentLack
+from twofold.measure.load import client
+from twofold.measure.load import drive as drive_module
 from twofold.measure.load.client import Server, discover, session
-from twofold.measure.load.drive import Driven, drive, requests_for
+from twofold.measure.load.drive import Driven, drive, requests_for, unless_stopped
 from twofold.measure.load.prompts import WORDS, prompts_of
 from twofold.workload.serve import Arrivals, Lengths, Serve, SharedPrefix
 
@@ -150,3 +154,55 @@ def test_nobody_there_is_said_with_what_to_do() -> None:
 
     with pytest.raises(EnvironmentLack, match="no answer from the server"):
         asyncio.run(go())
+
+
+@asynccontextmanager
+async def silence() -> AsyncIterator[str]:
+    """A server that takes connections and says nothing."""
+    gone = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        gone.set()
+        server.close()
+
+
+def test_a_server_that_says_nothing_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        async with silence() as url, session() as http:
+            await discover(http, url, list(WORDS))
+
+    monkeypatch.setattr(client, "_PROBE_S", 0.2)
+    with pytest.raises(EnvironmentLack, match="said nothing for") as told:
+        asyncio.run(go())
+    assert told.value.help
+
+
+def test_asking_a_server_that_says_nothing_can_be_stopped() -> None:
+    async def go() -> Server | None:
+        stop = asyncio.Event()
+        async with silence() as url, session() as http:
+            asyncio.get_running_loop().call_later(0.05, stop.set)
+            return await unless_stopped(discover(http, url, list(WORDS)), stop)
+
+    assert asyncio.run(go()) is None
+
+
+def test_a_run_goes_on_as_long_as_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No user ends, nor any answer, within the silence that ends a run; tokens come all along."""
+    monkeypatch.setattr(drive_module, "_SILENT_S", 0.05)
+    workload = replace(
+        WORKLOAD,
+        arrivals=Arrivals(kind="closed", users=2),
+        output=Lengths(mean=60, least=60),
+        num_requests=4,
+    )
+    _, driven = run(SmallServer(), workload)
+    assert [answer.error for answer in driven.answers] == [None] * 4

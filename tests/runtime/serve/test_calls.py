@@ -102,6 +102,31 @@ def test_fields_that_ask_for_nothing_pass() -> None:
         ("completion", {"prompt": "a", "stop": 3}, 400, "stop", "invalid_value"),
         ("completion", {"prompt": "a", "min_tokens": 17}, 400, "min_tokens", "invalid_value"),
         ("completion", {"prompt": "a", "seed": 2**70}, 400, "seed", "invalid_value"),
+        ("completion", {"prompt": "a", "top_k": 2**80}, 400, "top_k", "invalid_value"),
+        ("completion", {"prompt": "a", "top_k": -2}, 400, "top_k", "invalid_value"),
+        ("completion", {"prompt": "a", "max_tokens": 2**80}, 400, "max_tokens", "invalid_value"),
+        ("completion", {"prompt": "a", "min_tokens": 2**80}, 400, "min_tokens", "invalid_value"),
+        ("completion", {"prompt": "a", "top_k": 10**400}, 400, "top_k", "invalid_value"),
+        ("completion", {"prompt": [2**80]}, 400, "prompt", "invalid_value"),
+        (
+            "completion",
+            {"prompt": "a", "min_tokens": 3, "stop_token_ids": list(range(256))},
+            400,
+            "stop_token_ids",
+            "invalid_value",
+        ),
+        ("completion", b'{"prompt": "\\ud800"}', 400, "prompt", "invalid_value"),
+        ("completion", b'{"prompt": ["ok", "\\uDFFF"]}', 400, "prompt", "invalid_value"),
+        ("completion", b'{"prompt": "a", "\\ud800": 1}', 400, "\\ud800", "invalid_value"),
+        ("completion", b'{"prompt": "a", "model": "\\ud83d"}', 400, "model", "invalid_value"),
+        ("completion", b'{"prompt": "\xed\xa0\x80"}', 400, None, "invalid_json"),
+        (
+            "chat",
+            b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+            400,
+            "messages",
+            "invalid_value",
+        ),
         ("completion", {"prompt": "a", "n": 2}, 400, "n", "unsupported_parameter"),
         ("completion", {"prompt": "a", "max_token": 2}, 400, "max_token", "unknown_parameter"),
         (
@@ -141,8 +166,14 @@ def test_faults_are_told_in_openais_form(
     assert error["message"]
 
 
+HUGE = (2**31, 2**63, 2**64, -(2**63) - 1, 2**80, -(2**80), 10**400)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from(HUGE)
+    | st.floats()
+    | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
@@ -165,6 +196,18 @@ def test_no_body_does_more_than_be_refused(body: dict[str, Any], kind: Kind) -> 
         return
     for prompt, most in zip(call.prompts, call.max_new_tokens, strict=True):
         assert 1 <= len(prompt) <= len(prompt) + max(1, most) <= SERVED.max_tokens
+    numbers = (call.top_k, call.min_new_tokens, call.num_logprobs or 0, *call.stop_ids)
+    assert all(0 <= number < 2**31 for number in numbers)
+    assert -(2**63) <= (call.seed or 0) < 2**63
+
+
+def test_a_character_of_two_escapes_passes() -> None:
+    call = read_call("completion", b'{"prompt": "\\ud83d\\ude00"}', SERVED)
+    assert bytes(call.prompts[0]).decode() == "\N{GRINNING FACE}"
+
+
+def test_a_top_k_of_more_than_there_are_is_all() -> None:
+    assert completion(top_k=2**31 - 1).top_k == 256
 
 
 def test_without_chunks_a_text_must_fit_a_step() -> None:

@@ -16,7 +16,7 @@ from tests.runtime.serve.engines import GATED, GROUPED, LEARNED, Plain, finish, 
 from tests.runtime.serve.engines import make_network as make
 from twofold.model import Experts, Model
 from twofold.runtime.serve.engine import prefix_keys
-from twofold.runtime.serve.messages import Request
+from twofold.runtime.serve.messages import Request, Token
 
 EXPERTS = Model(
     name="experts", layers=2, hidden=32, heads=4, kv_heads=2, ffn=32, vocab=64, max_seq_len=256,
@@ -231,3 +231,37 @@ def test_bf16_stays_near_fp32() -> None:
     mean_full = sum(score.chosen for score in full) / len(full)
     assert mean_half == pytest.approx(mean_full, rel=0.05)
     assert mean_half != mean_full
+
+
+def test_what_fails_for_one_request_ends_that_one_alone() -> None:
+    """A `top_k` that no tensor holds stands for a bug that one request hits."""
+    good = [
+        Request(
+            id=id, prompt=(3, 4, id), max_new_tokens=9, temperature=0.8, seed=id, num_logprobs=2
+        )
+        for id in (1, 2)
+    ]
+    bad = Request(id=3, prompt=(3, 4, 3), max_new_tokens=9, temperature=0.8, top_k=2**80)
+    engine = make_engine(NETWORKS["grouped"])
+    alone = finish(engine, good)
+    for request in (good[0], bad, good[1]):
+        engine.add(request)
+    told: dict[int, list[Token]] = {1: [], 2: []}
+    failures = []
+    while not engine.is_idle:
+        stepped = engine.step()[0]
+        failures += stepped.failures
+        for token in stepped.tokens:
+            told[token.id].append(token)
+    assert [failure.id for failure in failures] == [3]
+    assert [[t.token for t in told[id]] for id in told] == [
+        [t.token for t in alone[id]] for id in alone
+    ]
+    assert engine.counts().kv_used_fraction == 0
+
+
+def test_what_can_never_fit_is_not_taken() -> None:
+    engine = make_engine(NETWORKS["grouped"], num_blocks=2)
+    with pytest.raises(ValueError, match="do not fit the cache"):
+        engine.add(Request(id=1, prompt=(1,) * 8, max_new_tokens=9))
+    assert engine.is_idle

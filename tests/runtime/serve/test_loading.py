@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.runtime.serve.documents import serving_document
 from twofold.errors import EnvironmentLack, InputError
@@ -71,6 +73,99 @@ def test_a_family_that_is_not_known_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither safetensors nor"):
         load_network(serving_document(weights=str(tmp_path)), CPU)
+
+
+def copied(family: str, folder: Path, **config: Any) -> Path:
+    """The model's folder, with changes of its config."""
+    shutil.copytree(GOLDEN / family, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+def refused(folder: Path) -> InputError:
+    document = serving_document(model=find_model(str(GOLDEN / "qwen2")), weights=str(folder))
+    with pytest.raises(InputError) as told:
+        load_network(document, CPU)
+    assert told.value.at
+    assert told.value.help
+    return told.value
+
+
+@pytest.mark.parametrize("method", ["fp8", "gptq", "awq", "bitsandbytes", "compressed-tensors"])
+def test_quantised_weights_are_refused_by_name(method: str, tmp_path: Path) -> None:
+    settings = {"quant_method": method, "bits": 4}
+    error = refused(copied("qwen2", tmp_path / "model", quantization_config=settings))
+    assert f"quantised ({method})" in error.what
+    assert str(error.at).endswith("config.json, quantization_config")
+    assert "twofold serve --vllm" in str(error.help)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.uint8])
+def test_weights_stored_as_other_numbers_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """No config says so, and the scale stands in a tensor of its own."""
+    folder = copied("qwen2", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors |= {name: tensors[name].to(dtype), f"{name}_scale": torch.ones(24)}
+    save_file(tensors, folder / "model.safetensors")
+    error = refused(folder)
+    assert f"'{name}' is stored in {str(dtype).removeprefix('torch.')}" in error.what
+
+
+def test_a_tensor_that_nothing_uses_is_refused(tmp_path: Path) -> None:
+    folder = copied("qwen2", tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    more = {"model.layers.0.mlp.up_proj.weight_scale": torch.ones(24)}
+    save_file(tensors | more, folder / "model.safetensors")
+    assert "no place for 'model.layers.0.mlp.up_proj.weight_scale'" in refused(folder).what
+    harmless = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    save_file(tensors | harmless, folder / "model.safetensors")
+    load_network(
+        serving_document(model=find_model(str(GOLDEN / "qwen2")), weights=str(folder)), CPU
+    )
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {"a": 3}}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "model-00002-of-00002.safetensors"}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_malformed_index_is_refused(index: str, tmp_path: Path) -> None:
+    folder = copied("qwen2", tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_text(index)
+    refused(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 10_000])
+def test_a_truncated_file_of_weights_is_refused(kept: int, tmp_path: Path) -> None:
+    folder = copied("qwen2", tmp_path / "model")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    error = refused(folder)
+    assert "the weights cannot be read" in error.what
+    assert error.at == str(path)
+
+
+@pytest.mark.parametrize(
+    "config", ["{", "[]", '{"model_type": "qwen2", "rope_scaling": 3}', "\x00", "\N{SNOWMAN}"]
+)
+def test_a_malformed_config_is_refused(config: str, tmp_path: Path) -> None:
+    folder = copied("qwen2", tmp_path / "model")
+    (folder / "config.json").write_text(config)
+    refused(folder)
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    assert "there is no folder" in refused(tmp_path / "gone").what
 
 
 def test_random_weights_follow_the_seed() -> None:

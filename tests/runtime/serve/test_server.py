@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn")
 import httpx
 
 from tests.runtime.serve.documents import serving_document
-from tests.runtime.serve.servers import Running, serving
+from tests.runtime.serve.servers import Running, serving, start, start_in_vain
 
 pytestmark = pytest.mark.slow
 LONG = {"prompt": "x", "max_tokens": 480, "temperature": 0, "ignore_eos": True}
@@ -148,6 +148,81 @@ def test_a_malformed_body_is_refused(running: Running) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
 
 
+def strictly(word: str) -> float:
+    raise AssertionError(f"{word} is no JSON")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"top_k": 2**80},
+        {"max_tokens": 2**80},
+        {"min_tokens": 2**80},
+        {"seed": 2**80},
+        {"logprobs": 2**80},
+        {"stop_token_ids": [2**80], "n": 2**80},
+        {"prompt": [2**80]},
+        {"stop_token_ids": list(range(256)), "min_tokens": 2},
+        {"prompt": "a" * 2**22},
+        {"prompt": [5] * 2**20},
+    ],
+)
+def test_no_body_ends_the_server(running: Running, body: dict[str, Any]) -> None:
+    answer = post(running, {"prompt": "a", "max_tokens": 2} | body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] in body
+    assert httpx.get(running.url + "/health").status_code == 200
+    assert post(running, {"prompt": "a", "max_tokens": 2}).status_code == 200
+
+
+def test_half_a_character_is_refused(running: Running) -> None:
+    body = rb'{"prompt": "\ud800"}'
+    answer = httpx.post(running.url + "/v1/completions", content=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
+
+
+def test_a_body_that_is_too_large_is_refused(running: Running) -> None:
+    answer = httpx.post(running.url + "/v1/completions", content=b" " * (2**25 + 1), timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_tokens_that_cannot_come_are_numbers(running: Running, stream: bool) -> None:
+    barred = [token for token in range(256) if token not in (65, 66)]
+    body = {
+        "prompt": "a", "max_tokens": 3, "min_tokens": 3, "stop_token_ids": barred, "logprobs": 4,
+        "stream": stream,
+    }  # fmt: skip
+    said = post(running, body).text
+    bodies = [
+        json.loads(line.removeprefix("data: "), parse_constant=strictly)
+        for line in said.splitlines()
+        if line and line != "data: [DONE]"
+    ]
+    scores = [one["choices"][0]["logprobs"] for one in bodies]
+    tops = [top for score in scores for top in score["top_logprobs"]]
+    assert len(tops) == 3
+    assert all(set(top) >= {"A", "B"} for top in tops)
+    assert all(-9999 <= value <= 0 for top in tops for value in top.values())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_ends_before_its_stop_string(running: Running, stream: bool) -> None:
+    body = {"prompt": "stop", "max_tokens": 40, "temperature": 0, "ignore_eos": True}
+    text = post(running, body).json()["choices"][0]["text"]
+    stop = text[6:9]
+    body |= {"stop": ["never comes", stop]}
+    if stream:
+        choices = [chunk["choices"][0] for chunk in events(running, body)]
+        said, finish = "".join(c["text"] for c in choices), choices[-1]["finish_reason"]
+    else:
+        choice = post(running, body).json()["choices"][0]
+        said, finish = choice["text"], choice["finish_reason"]
+    assert (said, finish) == (text[: text.index(stop)], "stop")
+    until(lambda: metric(running, "vllm:num_requests_running") == 0)
+    assert metric(running, "vllm:kv_cache_usage_perc") == 0
+
+
 def test_a_client_that_vanishes_is_cancelled(running: Running) -> None:
     before = metric(running, "twofold:requests_cancelled_total")
     with httpx.stream("POST", running.url + "/v1/completions", json=LONG | {"stream": True}) as got:
@@ -218,20 +293,45 @@ def test_ctrl_c_ends_it_with_130(tmp_path: Path) -> None:
         assert server.stop(signal.SIGINT) == 130
 
 
+@pytest.mark.parametrize("key", ["", " ", "\n"])
+def test_an_empty_key_is_refused(key: str, tmp_path: Path) -> None:
+    ended = start_in_vain(tmp_path, serving_document(), api_key=key)
+    said = json.loads(ended.stderr.splitlines()[-1])
+    assert ended.returncode == said["exit_code"] == 2
+    assert said["at"] == "TWOFOLD_API_KEY"
+    assert said["help"]
+    assert ended.stdout == ""
+
+
+def test_sigterm_while_it_loads_ends_it_with_0(tmp_path: Path) -> None:
+    process = start(tmp_path, serving_document())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until(lambda: children.read_text().split())
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_failure_of_the_engine_is_told_and_ends_the_server_with_3(tmp_path: Path) -> None:
+    """Its log of steps cannot be written."""
+    process = start(tmp_path, serving_document(), "--step-log", "/dev/full")
+    assert process.stdout is not None
+    running = Running(json.loads(process.stdout.readline())["url"], process)
+    with httpx.stream(
+        "POST", running.url + "/v1/completions", json=LONG | {"stream": True}, timeout=60
+    ) as got:
+        told = [line for line in got.iter_lines() if line]
+    assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "engine_stopped"
+    errors = process.communicate(timeout=60)[1]
+    said = json.loads(errors.splitlines()[-1])
+    assert process.returncode == said["exit_code"] == 3
+    assert said["error"].startswith("the engine failed: OSError")
+    assert "Traceback" in errors
+
+
 def test_a_plan_that_cannot_be_served_is_refused_before_it_listens(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from twofold.serving_document import write_serving_plan
-
-    path = tmp_path / "serve.json"
-    write_serving_plan(serving_document(tensor_degree=2), path)
-    ended = subprocess.run(
-        [sys.executable, "-m", "twofold.runtime.serve", str(path), "--port", "0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = start_in_vain(tmp_path, serving_document(tensor_degree=2))
     said = json.loads(ended.stderr.splitlines()[-1])
     assert ended.returncode == said["exit_code"] == 2
     assert said["at"] == "plan, tensor_degree"

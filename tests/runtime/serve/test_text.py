@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runtime.serve.documents import BYTES
+from twofold.errors import InputError
 from twofold.runtime.serve.api.continuation import Continuation
 from twofold.runtime.serve.chat import find_template
+from twofold.runtime.serve.folder import end_ids
 from twofold.runtime.serve.messages import Token
-from twofold.runtime.serve.tokenisers import ByteTokeniser, HuggingFaceTokeniser
+from twofold.runtime.serve.tokenisers import ByteTokeniser, HuggingFaceTokeniser, find_tokeniser
 
 
 def told(tokens: list[int], finish: str = "length") -> list[Token]:
@@ -153,3 +157,42 @@ def test_a_template_is_given_special_tokens_and_may_refuse(tmp_path: Path) -> No
     assert template([{"role": "user", "content": "é"}]).startswith('<s>[{"role": "user"')
     with pytest.raises(InputError, match="user first"):
         template([{"role": "system", "content": "x"}])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"chat_template": 3}, {"chat_template": [{"name": "default"}, {"name": "default"}, 4]}],
+)
+def test_a_template_of_another_form_is_refused_or_none(config: object, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    if config == {"chat_template": 3}:
+        with pytest.raises(InputError, match="is not text"):
+            find_template(str(tmp_path), plain=False)
+    else:
+        assert find_template(str(tmp_path), plain=False) is None
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 1 / 0 }}", "{{ range(10 ** 9) }}", "{{ messages[0].role + 1 }}", "{{ a.b.c }}"]
+)
+def test_whatever_a_template_does_is_told_as_its_refusal(template: str, tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(template)
+    render = find_template(str(tmp_path), plain=False)
+    assert render is not None
+    with pytest.raises(InputError, match="the chat template refuses"):
+        render([{"role": "user", "content": "a"}])
+
+
+@pytest.mark.parametrize("value", ['"</s>"', '{"a": 1}', "[1, null]", "1.5"])
+def test_end_tokens_that_are_no_numbers_are_refused(value: str, tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {value}}}')
+    with pytest.raises(InputError, match="the end tokens are"):
+        end_ids(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"version": "1.0"}', "[]"])
+def test_a_malformed_tokeniser_is_refused(content: str, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(InputError, match="the tokeniser cannot be read"):
+        find_tokeniser(str(tmp_path), BYTES)

@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from twofold.errors import EnvironmentLack, TwofoldError
+from twofold.errors import EnvironmentLack, InputError, TwofoldError
 
 MAX_QUEUE = 1024
 
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
-    parser.add_argument("--max-queue", type=int, default=MAX_QUEUE, help="then 429")
+    parser.add_argument("--max-queue", type=_count, default=MAX_QUEUE, help="then 429")
     parser.add_argument("--step-log", type=Path, help="a JSON line for every step goes here")
     arguments = parser.parse_args()
     try:
@@ -40,7 +40,27 @@ def main() -> int:
         return 130
 
 
+def _count(word: str) -> int:
+    if not word.isdigit():
+        raise argparse.ArgumentTypeError(f"'{word}' is not 0 or more requests")
+    return int(word)
+
+
+def _api_key() -> str | None:
+    """None where none is to be required. An empty one is a mistake, such as a file that was not
+    found: a server meant to be closed would be open."""
+    key = os.environ.get("TWOFOLD_API_KEY")
+    if key is not None and not key.strip():
+        raise InputError(
+            "the API key is empty",
+            at="TWOFOLD_API_KEY",
+            help="put a key into it, or unset it to serve whoever can reach the port",
+        )
+    return key
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    api_key = _api_key()
     try:
         from twofold.runtime.serve.server import serve
     except ImportError as error:
@@ -53,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
             host=arguments.host,
             port=arguments.port,
             max_queue=arguments.max_queue,
-            api_key=os.environ.get("TWOFOLD_API_KEY") or None,
+            api_key=api_key,
             step_log=arguments.step_log,
         )
     )

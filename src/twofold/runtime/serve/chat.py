@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from twofold.document import read_text
 from twofold.errors import InputError
 from twofold.runtime.serve.folder import read_mapping
 
@@ -28,15 +29,18 @@ def find_template(weights: str, *, plain: bool) -> Template | None:
     source = config.get("chat_template")
     own = folder / "chat_template.jinja"
     if weights != "random" and own.is_file():
-        source = own.read_text(encoding="utf-8")
+        source = read_text(own)
     if isinstance(source, list):
-        named = {entry["name"]: entry["template"] for entry in source}
-        source = named.get("default")
+        named = [entry for entry in source if isinstance(entry, dict)]
+        source = next((e.get("template") for e in named if e.get("name") == "default"), None)
     if source is None:
         if not plain:
             return None
         source = PLAIN
-    return _compile(source, config, at=str(own if own.is_file() else folder))
+    at = str(own if own.is_file() else folder / "tokenizer_config.json")
+    if not isinstance(source, str):
+        raise InputError("the chat template is not text", at=at, help="fetch the file again")
+    return _compile(source, config, at=at)
 
 
 def _compile(source: str, config: dict[str, Any], *, at: str) -> Template:
@@ -48,7 +52,7 @@ def _compile(source: str, config: dict[str, Any], *, at: str) -> Template:
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     special = {
-        name: value["content"] if isinstance(value, dict) else value
+        name: value.get("content") if isinstance(value, dict) else value
         for name, value in config.items()
         if name.endswith("_token") and isinstance(value, str | dict)
     }
@@ -62,7 +66,7 @@ def _compile(source: str, config: dict[str, Any], *, at: str) -> Template:
     def render(messages: Messages) -> str:
         try:
             return template.render(messages=messages, add_generation_prompt=True, **special)
-        except TemplateError as error:
+        except Exception as error:  # the template is a program of its own
             raise InputError(
                 f"the chat template refuses these messages: {error}",
                 at="messages",

@@ -8,15 +8,28 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 
-from twofold.errors import EnvironmentLack, InputError, JobFailed, TwofoldError
-from twofold.runtime.serve.messages import Cancel, Counts, Failed, Ready, Request, Stepped, Token
+from twofold.errors import InputError, JobFailed, TwofoldError
+from twofold.runtime.serve.messages import (
+    Cancel,
+    Counts,
+    Failed,
+    Failure,
+    Ready,
+    Request,
+    Stepped,
+    Token,
+)
 from twofold.runtime.serve.process import run_engine
 
-Answer = asyncio.Queue[Token | Failed]
+Answer = asyncio.Queue[Token | Failure | Failed]
 
 
 class EngineGone(Exception):
     """The engine's process ended while an answer was under way."""
+
+
+class AnswerFailed(Exception):
+    """The engine ended this answer alone, for the reason given."""
 
 
 class EngineClient:
@@ -74,6 +87,9 @@ class EngineClient:
                     raise EngineGone
                 if token.id not in self._answers:
                     continue  # it was cancelled, and this one was under way
+                if isinstance(token, Failure):
+                    self._answers.pop(token.id)
+                    raise AnswerFailed(token.what)
                 if token.finish is not None:
                     self._answers.pop(token.id, None)
                 yield token
@@ -87,7 +103,9 @@ class EngineClient:
             self._send(Cancel(id))
 
     def close(self) -> None:
-        """Hang up, which ends the process."""
+        """Hang up, which ends the process; one that still loads does not hear it."""
+        if not self._ready.done() or self._ready.cancelled():
+            self._process.kill()
         if self._failed is None:
             asyncio.get_running_loop().remove_reader(self._connection.fileno())
         self._connection.close()
@@ -113,10 +131,10 @@ class EngineClient:
                 self._ready.set_result(message)
                 continue
             assert isinstance(message, Stepped)
-            for token in message.tokens:
-                answer = self._answers.get(token.id)
+            for told in (*message.tokens, *message.failures):
+                answer = self._answers.get(told.id)
                 if answer is not None:
-                    answer.put_nowait(token)
+                    answer.put_nowait(told)
             self._on_step(message.counts)
 
     def _receive(self) -> object:
@@ -130,7 +148,6 @@ class EngineClient:
         return Failed(
             what=f"the engine's process ended with code {self._process.exitcode}",
             help="a code of -9 often means that the machine's memory was spent",
-            exit_code=JobFailed.exit_code,
         )
 
     def _end(self, failed: Failed) -> None:
@@ -149,10 +166,7 @@ class EngineClient:
 _GRACE_S = 10.0
 
 
-def as_error(failed: Failed) -> Exception:
+def as_error(failed: Failed) -> TwofoldError:
     """What the engine's process raised, to be raised here."""
-    kinds: dict[int, type[TwofoldError]] = {2: InputError, 3: EnvironmentLack}
-    kind = kinds.get(failed.exit_code)
-    if kind is None:
-        return RuntimeError(f"{failed.what}\n{failed.trace}")
-    return kind(failed.what, at=failed.at, help=failed.help)
+    kinds: dict[int, type[TwofoldError]] = {2: InputError}
+    return kinds.get(failed.exit_code, JobFailed)(failed.what, at=failed.at, help=failed.help)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -14,9 +15,17 @@ from torch import Tensor
 from twofold.policy.batching import Entry, Limits, Scheduler, Sequence, Work
 from twofold.runtime.serve.cache import KvCache
 from twofold.runtime.serve.layout import Form, Layout, lay_out
-from twofold.runtime.serve.messages import Counts, Finish, Logprobs, Request, Stepped, Token
+from twofold.runtime.serve.messages import (
+    Counts,
+    Failure,
+    Finish,
+    Logprobs,
+    Request,
+    Stepped,
+    Token,
+)
 from twofold.runtime.serve.network import ServingNetwork
-from twofold.runtime.serve.sampling import Draw, choose_tokens, logprobs_of
+from twofold.runtime.serve.sampling import Choice, Draw, choose, logprobs_of
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,8 +62,10 @@ class Engine:
         self._preemptions = self._prefix_queries = self._prefix_hits = self._steps = 0
 
     def add(self, request: Request) -> None:
-        """The caller has seen that it `fits`. Scored prompts are computed whole: found blocks have
-        no logits."""
+        """Scored prompts are computed whole: found blocks have no logits. ValueError where it does
+        not `fit`, and nothing is changed."""
+        if not self.fits(request):
+            raise ValueError(f"{len(request.prompt)} tokens and their answer do not fit the cache")
         scored = request.scores_prompt
         size = self.scheduler.limits.block_tokens
         caching = self.scheduler.limits.prefix_caching and not scored
@@ -103,16 +114,25 @@ class Engine:
         if self._scored:
             logits = self._score_prompts(layout, logits)
         yielding = [self._open[e.sequence.id] for e in layout.entries if e.yields]
-        tokens = choose_tokens(logits, [_draw(generation) for generation in yielding])
-        logprobs = _logprobs(logits, tokens, yielding)
-        told = [
-            self._take(generation, token, scores)
-            for generation, token, scores in zip(yielding, tokens, logprobs, strict=True)
-        ]
+        told, failures = self._tell(yielding, choose(logits, list(map(_draw, yielding))))
         stopped = {token.id for token in told if token.finish == "stop"}
+        stopped |= {failure.id for failure in failures}
         for sequence in self.scheduler.advance(batch, stopped=stopped):
             self._forget(sequence.id)
-        return Stepped(told, self.counts()), work
+        return Stepped(told, self.counts(), tuple(failures)), work
+
+    def _tell(
+        self, yielding: list[_Generation], choices: list[Choice | Exception]
+    ) -> tuple[list[Token], list[Failure]]:
+        """Tokens, and who ends for a reason of its own."""
+        told: list[Token] = []
+        failures: list[Failure] = []
+        for generation, choice in zip(yielding, choices, strict=True):
+            if isinstance(choice, Exception):
+                failures.append(failure_of(generation.request.id, choice))
+            else:
+                told.append(self._take(generation, choice.token, choice.logprobs))
+        return told, failures
 
     def _note_started(self, entries: Iterable[Entry]) -> None:
         """Of those that were waiting: how long, and what of the prompt was found."""
@@ -203,24 +223,15 @@ def prefix_keys(prompt: tuple[int, ...], block_tokens: int) -> tuple[bytes, ...]
     return tuple(keys)
 
 
+def failure_of(id: int, error: Exception) -> Failure:
+    """The server's log has the whole of it: it is a bug, though it ends one answer alone."""
+    traceback.print_exception(error)
+    return Failure(id, f"{type(error).__name__}: {error}")
+
+
 def _draw(generation: _Generation) -> Draw:
     request = generation.request
     number = len(generation.tokens) - len(request.prompt)
     barred = request.stop_ids if number < request.min_new_tokens else frozenset[int]()
-    return Draw(request, generation.random, barred)
-
-
-def _logprobs(
-    logits: Tensor, tokens: list[int], generations: list[_Generation]
-) -> list[Logprobs | None]:
-    """Only for those who asked."""
-    wanted = [g.request.num_logprobs for g in generations if g.request.num_logprobs is not None]
-    if not wanted:
-        return [None] * len(tokens)
-    scores = logprobs_of(logits, tokens, max(wanted))
-    return [
-        None
-        if generation.request.num_logprobs is None
-        else Logprobs(score.chosen, score.top[: generation.request.num_logprobs])
-        for generation, score in zip(generations, scores, strict=True)
-    ]
+    uniform = generation.random.random() if request.temperature > 0 else 0.0
+    return Draw(request, uniform, barred)

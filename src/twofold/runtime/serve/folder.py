@@ -20,7 +20,7 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
         return None
     try:
         mapping = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"the file cannot be read: {error}", at=str(path), help="fetch the file again"
         ) from error
@@ -33,6 +33,14 @@ def end_ids(folder: Path) -> frozenset[int]:
     """The tokens that end an answer: of `generation_config.json`, else of `config.json`."""
     for name in ("generation_config.json", "config.json"):
         value = (read_mapping(folder / name) or {}).get("eos_token_id")
-        if value is not None:
-            return frozenset(value if isinstance(value, list) else [value])
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise InputError(
+                f"the end tokens are {value!r}, not numbers",
+                at=f"{folder / name}, eos_token_id",
+                help="fetch the file again",
+            )
+        return frozenset(values)
     return frozenset()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from twofold.errors import InputError
 from twofold.model import Model
+from twofold.runtime.serve.folder import read_mapping
 from twofold.runtime.serve.network import Block, HeadNorm, PagedAttention, ServingNetwork
 from twofold.runtime.train.network.experts import ExpertFeedForward
 
@@ -20,9 +20,24 @@ FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 
 _Read = Callable[[str], Tensor]
 
+_QUANTISED = ("quantization_config", "compression_config")
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What a weight may be stored in. Anything else is a number of a quantisation, which means nothing
+without its scale."""
+_NO_WEIGHT = ("rotary_emb.inv_freq", "attention.masked_bias")
+"""Ends of names that older files carry and that follow from the config."""
 
-def check_family(config: Mapping[str, Any], *, at: str) -> None:
+
+def check_config(config: Mapping[str, Any], *, at: str) -> None:
     """InputError where the layout of the weights, or what they mean, is not known."""
+    for key in _QUANTISED:
+        if config.get(key) is not None:
+            raise InputError(
+                f"the weights are quantised ({_method(config[key])}), which is not read here",
+                at=f"{at}, {key}",
+                help="name a folder with the weights before quantisation, or serve this one with "
+                "another engine: twofold serve --vllm prints its command",
+            )
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise InputError(
@@ -38,10 +53,17 @@ def check_family(config: Mapping[str, Any], *, at: str) -> None:
         )
 
 
+def _method(settings: Any) -> str:
+    """As the config names it: `fp8`, `gptq`, `awq`, `bitsandbytes` ..."""
+    named = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    return str(named or "by a method that it does not name")
+
+
 def load_safetensors(network: ServingNetwork, folder: Path, config: Mapping[str, Any]) -> None:
-    """Fill the network in place, each weight in the precision the network has."""
+    """Fill the network in place, each weight in the precision the network has. InputError where a
+    tensor lacks, or one is there that the network has no place for."""
     with ExitStack() as stack, torch.no_grad():
-        read = _reader(folder, stack)
+        read = _Tensors(folder, stack)
         mixtral = config.get("model_type") == "mixtral"
         _copy(network.embedding.weight, "model.embed_tokens.weight", read)
         for layer, block in network.blocks.items():
@@ -67,6 +89,7 @@ def load_safetensors(network: ServingNetwork, folder: Path, config: Mapping[str,
         _copy(network.norm.get_parameter("weight"), "model.norm.weight", read)
         if not network.model.tied_embeddings:
             _copy(network.head.weight, "lm_head.weight", read)
+        read.refuse_rest(tied=network.model.tied_embeddings)
 
 
 _DENSE = ("gate_proj", "up_proj", "down_proj")
@@ -124,37 +147,83 @@ def _fill(target: Tensor, value: Tensor, name: str) -> None:
     target.copy_(value)
 
 
-def _reader(folder: Path, stack: ExitStack) -> _Read:
+class _Tensors:
     """Tensors by name from all files of the folder, mapped into memory."""
-    from safetensors import SafetensorError, safe_open
 
-    paths = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        paths = [folder / name for name in sorted(set(named))]
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        from safetensors import safe_open
+
+        self._folder = folder
+        self._places: dict[str, tuple[Path, Any]] = {}
+        for path in _files(folder):
+            opened = _read_or_refuse(
+                path, lambda path=path: stack.enter_context(safe_open(path, framework="pt"))
+            )
+            self._places |= dict.fromkeys(opened.keys(), (path, opened))
+        self._left = set(self._places)
+
+    def __call__(self, name: str) -> Tensor:
+        if name not in self._places:
+            raise InputError(
+                f"there is no tensor '{name}'",
+                at=str(self._folder),
+                help="plan again from the config.json beside the weights",
+            )
+        self._left.discard(name)
+        path, opened = self._places[name]
+        tensor: Tensor = _read_or_refuse(path, lambda: opened.get_tensor(name))
+        if tensor.dtype not in _PLAIN:
+            raise InputError(
+                f"'{name}' is stored in {str(tensor.dtype).removeprefix('torch.')}: quantised "
+                "weights are not read here",
+                at=str(path),
+                help="name a folder with weights in float32, bfloat16 or float16, or serve this "
+                "one with another engine: twofold serve --vllm prints its command",
+            )
+        return tensor
+
+    def refuse_rest(self, *, tied: bool) -> None:
+        """A scale, a bias or a layer that is not applied would change every answer."""
+        rest = sorted(name for name in self._left if not name.endswith(_NO_WEIGHT))
+        rest = [name for name in rest if not (tied and name == "lm_head.weight")]
+        if rest:
+            raise InputError(
+                f"the plan's model has no place for '{rest[0]}'"
+                + (f" and {len(rest) - 1} more tensors" if len(rest) > 1 else ""),
+                at=str(self._places[rest[0]][0]),
+                help="plan again from the config.json beside the weights; if it is as it was, "
+                "serve it with another engine",
+            )
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those that the index names, else the one of the usual name, else all."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    mapping = read_mapping(index)
+    if mapping is None:
+        paths = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    else:
+        named = mapping.get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
+            raise InputError(
+                "the index does not name a file for each tensor",
+                at=f"{index}, weight_map",
+                help="fetch the file again",
+            )
+        paths = [folder / name for name in sorted(set(named.values()))]
     if not paths:
         raise InputError(
             "the folder holds no safetensors", at=str(folder), help="name the model's folder"
         )
-    places: dict[str, Any] = {}
-    for path in paths:
-        try:
-            opened = stack.enter_context(safe_open(path, framework="pt"))
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"the weights cannot be read: {error}", at=str(path), help="fetch the file again"
-            ) from error
-        places |= dict.fromkeys(opened.keys(), opened)
+    return paths
 
-    def read(name: str) -> Tensor:
-        if name not in places:
-            raise InputError(
-                f"there is no tensor '{name}'",
-                at=str(folder),
-                help="plan again from the config.json beside the weights",
-            )
-        tensor: Tensor = places[name].get_tensor(name)
-        return tensor
 
-    return read
+def _read_or_refuse(path: Path, read: Callable[[], Any]) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return read()
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(
+            f"the weights cannot be read: {error}", at=str(path), help="fetch the file again"
+        ) from error

@@ -11,7 +11,7 @@ from torch import nn
 
 from twofold.errors import EnvironmentLack, InputError
 from twofold.runtime.serve.folder import read_config
-from twofold.runtime.serve.huggingface import check_family, load_safetensors
+from twofold.runtime.serve.huggingface import check_config, load_safetensors
 from twofold.runtime.serve.int8 import with_int8_weights
 from twofold.runtime.serve.network import ServingNetwork
 from twofold.runtime.serve.rotary import Rotary, rotary_of
@@ -25,6 +25,10 @@ def load_network(document: ServingDocument, device: torch.device) -> ServingNetw
     """In the plan's precisions, on the device."""
     dtype = dtype_of(document)
     weights = document.weights
+    if weights != "random" and not Path(str(weights)).is_dir():
+        raise InputError(
+            f"there is no folder '{weights}'", at="weights", help="plan again from where it is now"
+        )
     config = None if weights in (None, "random") else read_config(Path(str(weights)))
     network = _build(document, config)
     network.to_empty(device=device).to(dtype)
@@ -54,9 +58,14 @@ def _build(document: ServingDocument, config: dict[str, Any] | None) -> ServingN
         if config is None:
             return ServingNetwork(document.model, Rotary())
         at = f"{document.weights}/config.json"
-        check_family(config, at=at)
+        check_config(config, at=at)
         eps = config.get("rms_norm_eps")
-        return ServingNetwork(document.model, rotary_of(config, at=at), float(eps or 1e-6))
+        try:
+            return ServingNetwork(document.model, rotary_of(config, at=at), float(eps or 1e-6))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the config cannot be read: {error!r}", at=at, help="fetch the file again"
+            ) from error
 
 
 def _fill_at_random(network: nn.Module, seed: int) -> None:

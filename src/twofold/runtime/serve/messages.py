@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from twofold.errors import JobFailed
 
 Finish = Literal["stop", "length"]
 
@@ -69,11 +71,20 @@ class Counts(NamedTuple):
     steps: int
 
 
+class Failure(NamedTuple):
+    """A request that ended without its answer, alone: the others go on."""
+
+    id: int
+    what: str
+
+
 class Stepped(NamedTuple):
-    """What a step gave; without tokens, that the last open request was cancelled."""
+    """What a step gave; without tokens, that the last open request was cancelled, or that one
+    could not be taken."""
 
     tokens: list[Token]
     counts: Counts
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,5 +102,4 @@ class Failed:
     what: str
     at: str | None = None
     help: str | None = None
-    exit_code: int = 70
-    trace: str = field(default="")
+    exit_code: int = JobFailed.exit_code

@@ -8,9 +8,13 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from twofold.errors import TwofoldError
-from twofold.runtime.serve.messages import Cancel, Failed, Ready, Request, Stepped
+from twofold.runtime.serve.messages import Cancel, Failed, Failure, Ready, Request, Stepped
+
+if TYPE_CHECKING:
+    from twofold.runtime.serve.engine import Engine
 
 Command = Request | Cancel | None
 """None: the front has gone."""
@@ -29,7 +33,12 @@ def run_engine(path: Path, connection: Connection, step_log: Path | None = None)
             Failed(what=error.what, at=error.at, help=error.help, exit_code=error.exit_code)
         )
     except Exception as error:
-        connection.send(Failed(what=repr(error), trace=traceback.format_exc()))
+        traceback.print_exc()
+        connection.send(
+            Failed(
+                what=f"the engine failed: {error!r}", help="please report it, with the lines above"
+            )
+        )
 
 
 def _serve(path: Path, connection: Connection, step_log: Path | None) -> None:
@@ -61,14 +70,26 @@ def _serve(path: Path, connection: Connection, step_log: Path | None) -> None:
                         if engine.is_idle:
                             log.rest()
                             connection.send(Stepped([], engine.counts()))
+                    elif (failure := _add(engine, command)) is not None:
+                        connection.send(Stepped([], engine.counts(), (failure,)))
                     else:
-                        engine.add(command)
                         log.begin()
                 stepped, work = engine.step()
                 connection.send(stepped)
                 log.end(work, rests=engine.is_idle)
     except OutOfMemoryError as error:
         raise refuse_out_of_memory(error) from error
+
+
+def _add(engine: Engine, request: Request) -> Failure | None:
+    """Why the engine cannot take it."""
+    from twofold.runtime.serve.engine import failure_of
+
+    try:
+        engine.add(request)
+    except Exception as error:
+        return failure_of(request.id, error)
+    return None
 
 
 def _listen(connection: Connection) -> SimpleQueue[Command]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import signal
@@ -16,6 +17,7 @@ from twofold.runtime.serve.api.application import Front, make_application
 from twofold.runtime.serve.api.metrics import Metrics
 from twofold.runtime.serve.api.served import describe
 from twofold.runtime.serve.client import EngineClient, as_error
+from twofold.runtime.serve.messages import Ready
 from twofold.serving_document import read_serving_plan
 
 _BACKLOG = 2048
@@ -38,7 +40,9 @@ async def serve(
     with _listening(host, port) as listener:
         client = EngineClient(path, on_step=metrics.note_step, step_log=step_log)
         try:
-            ready = await client.ready()
+            ready = await _loaded(client)
+            if ready is None:
+                return 0
             served = describe(document, num_blocks=ready.num_blocks, max_queue=max_queue)
             front = Front(served=served, client=client, metrics=metrics)
             server = Server(make_application(front, api_key))
@@ -60,6 +64,22 @@ async def serve(
             return code
         finally:
             client.close()
+
+
+async def _loaded(client: EngineClient) -> Ready | None:
+    """None where SIGTERM comes before the weights are loaded. (Ctrl-C is asyncio's.)"""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    ready = asyncio.ensure_future(client.ready())
+    loop.add_signal_handler(signal.SIGTERM, ready.cancel)
+    try:
+        return await ready
+    except asyncio.CancelledError:
+        if task.cancelling():
+            raise
+        return None
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
 
 
 class Server(uvicorn.Server):

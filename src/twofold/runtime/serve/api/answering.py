@@ -9,7 +9,7 @@ from twofold.runtime.serve.api.calls import Call
 from twofold.runtime.serve.api.continuation import Continuation, Scored
 from twofold.runtime.serve.api.metrics import Metrics
 from twofold.runtime.serve.api.served import Served
-from twofold.runtime.serve.client import EngineClient
+from twofold.runtime.serve.client import AnswerFailed, EngineClient, EngineGone
 from twofold.runtime.serve.messages import Finish, Request, Token
 
 
@@ -68,6 +68,10 @@ async def answer(
                 finish=finish,
                 cached_tokens=token.cached_tokens if is_first else 0,
             )
+    except (AnswerFailed, EngineGone):
+        for watch in watches:
+            watch.note_failed()
+        raise
     finally:
         await tokens.aclose()
         for watch in watches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from twofold.runtime.serve.api.errors import ApiError
 from twofold.runtime.serve.api.metrics import Metrics
 from twofold.runtime.serve.api.responses import EventStream, unless_gone
 from twofold.runtime.serve.api.served import Served
-from twofold.runtime.serve.client import EngineClient, EngineGone
+from twofold.runtime.serve.client import AnswerFailed, EngineClient, EngineGone
 from twofold.runtime.serve.messages import Finish
 
 MOST_BODY_BYTES = 32 * 2**20
+_LARGE_BODY_BYTES = 2**16
 _RETRY_AFTER_S = 1
 
 
@@ -67,6 +69,7 @@ def make_application(front: Front, api_key: str | None) -> ASGIApp:
         exception_handlers={
             ApiError: _told,
             EngineGone: _engine_gone,
+            AnswerFailed: _answer_failed,
             HTTPException: _no_route,
             ClientDisconnect: _nobody,
             Exception: _bug,
@@ -97,7 +100,7 @@ class _Guard:
 
 
 async def _respond(front: Front, kind: Kind, request: Request) -> Response:
-    call = read_call(kind, await _body(request), front.served)
+    call = await _call(kind, await _body(request), front.served)
     if front.client.num_open + len(call.prompts) > front.served.max_open:
         front.metrics.note_refused()
         raise ApiError(
@@ -111,6 +114,13 @@ async def _respond(front: Front, kind: Kind, request: Request) -> Response:
         return EventStream(_events(front, call, writer))
     body = await unless_gone(request.receive, _whole(front, call, writer))
     return Response(status_code=499) if body is None else JSONResponse(body)
+
+
+async def _call(kind: Kind, body: bytes, served: Served) -> Call:
+    """A large one is read beside the event loop, which serves the others meanwhile."""
+    if len(body) <= _LARGE_BODY_BYTES:
+        return read_call(kind, body, served)
+    return await asyncio.to_thread(read_call, kind, body, served)
 
 
 async def _body(request: Request) -> bytes:
@@ -156,6 +166,8 @@ async def _events(front: Front, call: Call, writer: Writer) -> AsyncGenerator[by
         yield DONE
     except EngineGone:
         yield event(_gone_error().body())
+    except AnswerFailed as error:
+        yield event(_failed_error(error).body())
     finally:
         await parts.aclose()
 
@@ -207,6 +219,14 @@ def _gone_error() -> ApiError:
 
 async def _engine_gone(_: Request, error: Exception) -> Response:
     return _gone_error().response()
+
+
+def _failed_error(error: Exception) -> ApiError:
+    return ApiError(f"this answer failed: {error}", status=500, code="answer_failed")
+
+
+async def _answer_failed(_: Request, error: Exception) -> Response:
+    return _failed_error(error).response()
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

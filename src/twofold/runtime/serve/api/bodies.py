@@ -110,14 +110,14 @@ class Writer:
         }
 
     def _top(self, logprobs: Logprobs) -> dict[str, float]:
-        return {self._tokeniser.piece(token): value for token, value in logprobs.top}
+        return {self._tokeniser.piece(token): _told(value) for token, value in logprobs.top}
 
     def _chat(self, tokens: Sequence[Scored]) -> dict[str, Any]:
         content = []
         for scored in tokens:
             top = () if scored.logprobs is None else scored.logprobs.top
             entry = self._entry(scored.token, _own(scored.logprobs))
-            content.append({**entry, "top_logprobs": [self._entry(t, value) for t, value in top]})
+            content.append({**entry, "top_logprobs": [self._entry(t, _told(v)) for t, v in top]})
         return {"content": content}
 
     def _entry(self, token: int, logprob: float | None) -> dict[str, Any]:
@@ -134,8 +134,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def _own(logprobs: Logprobs | None) -> float | None:
+    return None if logprobs is None else _told(logprobs.chosen)
+
+
+def _told(logprob: float) -> float:
     """JSON has no infinity, and a token that cannot come has that logprob."""
-    return None if logprobs is None else max(logprobs.chosen, _LEAST_LOGPROB)
+    return max(_LEAST_LOGPROB, logprob)
 
 
 _LEAST_LOGPROB = -9999.0

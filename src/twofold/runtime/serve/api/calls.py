@@ -97,7 +97,7 @@ def read_call(kind: Kind, body: bytes, served: Served) -> Call:
         min_new_tokens=_min_new_tokens(fields, most),
         temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
         top_p=_top_p(fields),
-        top_k=max(0, fields.integer("top_k", -1) or 0),
+        top_k=min(max(0, fields.integer("top_k", -1) or 0), served.vocab),
         seed=fields.integer("seed", -(2**63), 2**63 - 1),
         stop=_stops(fields),
         stop_ids=_stop_ids(fields, served),
@@ -108,6 +108,12 @@ def read_call(kind: Kind, body: bytes, served: Served) -> Call:
         return_token_ids=fields.flag("return_token_ids"),
     )
     fields.refuse_rest(_NEUTRAL, _IGNORED)
+    if call.min_new_tokens and len(call.stop_ids) == served.vocab:
+        raise ApiError(
+            f"every token ends the answer, so it cannot have min_tokens {call.min_new_tokens}",
+            param="stop_token_ids",
+            code="invalid_value",
+        )
     return call
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from twofold.runtime.serve.api.errors import ApiError
+
+MOST_INTEGER = 2**31 - 1
+"""More than any count of tokens, and safe in the tensors of every device."""
+_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Fields:
@@ -16,11 +21,13 @@ class Fields:
 
     def __init__(self, body: bytes) -> None:
         try:
-            mapping = json.loads(body, parse_constant=_refuse_constant)
+            mapping = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ApiError(f"the body is not JSON: {error}", code="invalid_json") from error
         if not isinstance(mapping, dict):
             raise ApiError("the body is not a JSON object", code="invalid_json")
+        if _HALF_CHARACTER.search(body):
+            _refuse_half_characters(mapping)
         self.mapping: dict[str, Any] = mapping
         self._known: set[str] = set()
 
@@ -43,15 +50,14 @@ class Fields:
             raise _wrong(name, "must be true or false", value)
         return value
 
-    def integer(self, name: str, least: int, most: int | None = None) -> int | None:
+    def integer(self, name: str, least: int, most: int = MOST_INTEGER) -> int | None:
         value = self.value(name)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
             raise _wrong(name, "must be a whole number", value)
-        if value < least or (most is not None and value > most):
-            upper = "" if most is None else f" and at most {most}"
-            raise _wrong(name, f"must be at least {least}{upper}", value)
+        if not least <= value <= most:
+            raise _wrong(name, f"must be from {least} to {most}", value)
         return value
 
     def number(self, name: str, least: float, most: float, default: float) -> float:
@@ -98,6 +104,20 @@ class Fields:
                 param=name,
                 code="unknown_parameter",
             )
+
+
+def _refuse_half_characters(mapping: dict[str, Any]) -> None:
+    """Two escapes such as \\ud83d and \\ude00 are one character, and one alone is none."""
+    for name, value in mapping.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            shown = ascii(name)[1:-1]
+            raise ApiError(
+                f"'{shown}' holds half a character, {error.object[error.start]!a}",
+                param=shown,
+                code="invalid_value",
+            ) from error
 
 
 def _wrong(name: str, rule: str, value: Any) -> ApiError:

@@ -54,6 +54,13 @@ class Metrics:
             registry=self.registry,
         ).labels(model)
 
+        self._failed = Counter(
+            "twofold:requests_failed",
+            "Requests that ended without their answer, by a fault of the engine",
+            ["model_name"],
+            registry=self.registry,
+        ).labels(model)
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
 
@@ -69,6 +76,9 @@ class Metrics:
 
     def note_refused(self) -> None:
         self._refused.inc()
+
+    def note_failed(self) -> None:
+        self._failed.inc()
 
     def watch(self, prompt_tokens: int) -> RequestWatch:
         return RequestWatch(self, prompt_tokens)
@@ -130,4 +140,10 @@ class RequestWatch:
         """Only the first end counts."""
         if not self._has_ended:
             self._metrics.note_end(finish, time.monotonic() - self._arrived_s)
+        self._has_ended = True
+
+    def note_failed(self) -> None:
+        """The engine's fault."""
+        if not self._has_ended:
+            self._metrics.note_failed()
         self._has_ended = True
