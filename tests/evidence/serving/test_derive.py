@@ -50,6 +50,19 @@ def test_a_baseline_without_goodput_gives_no_ratio() -> None:
     assert "no ratio to nothing" in result.reason
 
 
+def test_where_the_baseline_fails_in_one_block_its_lowest_rate_bounds_the_ratio() -> None:
+    made = synthetic.make()
+    high = [
+        s
+        for s in made.stretches
+        if s.arm != "naive" or s.block != 1 or s.kind != "rate" or s.rate_per_s == 2.0
+    ]
+    result = middle(synthetic.derived(replace(made, stretches=high)))
+    assert result.ratio is not None
+    assert result.lower_bound
+    assert dict(result.ratio.pairs)[1] == pytest.approx(4.0)
+
+
 def test_a_busy_machine_gives_no_verdict() -> None:
     made = synthetic.make()
     busy = [replace(s, crowded_cores=1.0) for s in made.stretches]

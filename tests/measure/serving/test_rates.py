@@ -44,4 +44,4 @@ def test_where_no_rate_is_too_much_the_last_stands() -> None:
 
 def test_rates_lie_about_the_one_that_was_found() -> None:
     rates = rates_about(4.0, 3)
-    assert rates[0] < 3.0 < rates[1] < 4.0 < 5.0 < rates[2]
+    assert rates == (2.0, 4.0, 8.0)

@@ -116,8 +116,8 @@ class GoodputRow:
 class ServingResult:
     """One claim: goodput of an arm over that of a baseline, at one target.
 
-    `lower_bound`: in some block the arm still met the target at its highest rate, so the ratio is
-    at least this.
+    `lower_bound`: in some block the arm still met the target at its highest rate, or the baseline
+    missed it at its lowest, so the ratio is at least this.
     """
 
     target: str

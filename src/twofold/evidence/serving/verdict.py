@@ -31,17 +31,20 @@ def judge(
     arm: ServingArm,
     baseline: ServingArm,
 ) -> ServingResult:
-    """The ratio is paired by block. A block in which the baseline has no goodput has no ratio."""
+    """The ratio is paired by block. In the few blocks in which the baseline misses its target even
+    at the lowest rate, that rate, which its goodput lies below, stands for it.
+    """
     ours, theirs = (
         {r.block: r for r in goodputs if r.arm == side.name and r.target == target}
         for side in (arm, baseline)
     )
+    mostly_empty = _is_mostly_empty(theirs)
     pairs = [
         (block, ours_value / theirs_value)
         for block in sorted(ours.keys() & theirs.keys())
         if (ours_value := ours[block].value) is not None
-        and (theirs_value := theirs[block].value) is not None
         and theirs[block].high is not None
+        and (theirs_value := theirs[block].value or (None if mostly_empty else theirs[block].high))
     ]
     ratio = ratio_or_none(pairs)
     obstacle = _obstacle(evidence, target, arm, baseline, ours, theirs, len(pairs))
@@ -53,11 +56,17 @@ def judge(
         verdict=verdict,
         reason=reason,
         ratio=ratio,
-        lower_bound=any(ours[block].high is None for block, _ in pairs),
+        lower_bound=any(
+            ours[block].high is None or theirs[block].value is None for block, _ in pairs
+        ),
         goodput_per_s=_mean(ours.values()),
         baseline_per_s=_mean(theirs.values()),
         predicted=_predicted(target, arm, baseline),
     )
+
+
+def _is_mostly_empty(rows: dict[int, GoodputRow]) -> bool:
+    return 2 * sum(row.value is None for row in rows.values()) > len(rows)
 
 
 def _mean(rows: Iterable[GoodputRow]) -> float | None:
@@ -96,7 +105,7 @@ def _obstacle(
             "(median)"
         )
     empty = [row for row in theirs.values() if row.value is None]
-    if empty:
+    if _is_mostly_empty(theirs):
         lowest = min(row.high for row in empty if row.high is not None)
         return (
             f"'{baseline.name}' did not meet the {target} target at the lowest rate it was run "

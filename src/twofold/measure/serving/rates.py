@@ -14,8 +14,8 @@ from twofold.evidence.serving.goodput import Point, goodput
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-LOWEST, HIGHEST = 0.6, 1.35
-"""Of the rate found: far enough below that the target is met there in spite of chance."""
+LOWEST, HIGHEST = 0.5, 2.0
+"""Of the rate found: so far apart that the crossing lies between them in spite of chance."""
 
 Attains = Callable[[float], Awaitable[Point]]
 """Runs at a rate."""
