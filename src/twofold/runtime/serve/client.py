@@ -131,7 +131,8 @@ class EngineClient:
                 self._ready.set_result(message)
                 continue
             assert isinstance(message, Stepped)
-            for told in (*message.tokens, *message.failures):
+            news: list[Token | Failure] = [*message.tokens, *message.failures]
+            for told in news:
                 answer = self._answers.get(told.id)
                 if answer is not None:
                     answer.put_nowait(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,8 @@ class _Tensors:
         self._folder = folder
         self._places: dict[str, tuple[Path, Any]] = {}
         for path in _files(folder):
-            opened = _read_or_refuse(
-                path, lambda path=path: stack.enter_context(safe_open(path, framework="pt"))
-            )
+            opened = _read_or_refuse(path, partial(safe_open, path, framework="pt"))
+            stack.enter_context(opened)
             self._places |= dict.fromkeys(opened.keys(), (path, opened))
         self._left = set(self._places)
 
@@ -171,7 +171,7 @@ class _Tensors:
             )
         self._left.discard(name)
         path, opened = self._places[name]
-        tensor: Tensor = _read_or_refuse(path, lambda: opened.get_tensor(name))
+        tensor: Tensor = _read_or_refuse(path, partial(opened.get_tensor, name))
         if tensor.dtype not in _PLAIN:
             raise InputError(
                 f"'{name}' is stored in {str(tensor.dtype).removeprefix('torch.')}: quantised "
