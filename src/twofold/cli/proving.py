@@ -46,8 +46,8 @@ class Prove:
             )
         if self.check is not None:
             return self._check(self.check)
-        if self.experiment is not None and self._is_serving(self.experiment):
-            return self._prove_serving(self.experiment)
+        if self._is_of_serving():
+            return self._prove_serving()
         if self.retune:
             self._retune()
         return self._prove()
@@ -66,14 +66,16 @@ class Prove:
             answer(f"{path}: every derived figure follows from its samples")
         return EXIT_NO if faults else 0
 
-    @staticmethod
-    def _is_serving(path: Path) -> bool:
+    def _is_of_serving(self) -> bool:
         from twofold.measure.serving.experiment import is_serving_experiment
+        from twofold.measure.serving.prove import is_serving_proof
 
-        return is_serving_experiment(path)
+        if self.experiment is not None:
+            return is_serving_experiment(self.experiment)
+        return self.resume is not None and is_serving_proof(self.resume)
 
-    def _prove_serving(self, path: Path) -> int:
-        from twofold.measure.serving.prove import prove_serving
+    def _prove_serving(self) -> int:
+        from twofold.measure.serving.prove import prove_serving, resume_serving
         from twofold.report.serving.page import write_serving_report
         from twofold.report.serving.text import serving_claim_text
 
@@ -82,9 +84,17 @@ class Prove:
                 "a proof of serving tunes its arms every time", help="leave --retune out"
             )
         with watcher() as progress:
-            proof = prove_serving(
-                path, runs=self.runs, progress=progress, seed=self.seed, quick=self.quick
-            )
+            if self.resume is not None:
+                proof = resume_serving(self.resume, progress=progress)
+            else:
+                assert self.experiment is not None
+                proof = prove_serving(
+                    self.experiment,
+                    runs=self.runs,
+                    progress=progress,
+                    seed=self.seed,
+                    quick=self.quick,
+                )
         report = proof.folder / "report.html"
         write_serving_report(proof.evidence, report)
         derived = proof.evidence.derived

@@ -42,7 +42,7 @@ _CROWDS = ((32, 0.15), (32, 0.4), (12, 0.25))
 _OPEN = (0.3, 0.5, 0.7)
 """Shares of the last crowd's answers a second at which requests then come by themselves: its
 front works beside the engine, where that of waiting users works between steps."""
-_CROWD_S, _OPEN_S = 1.0, 2.0
+_CROWD_S, _OPEN_S = 0.8, 1.6
 _SPREAD = 0.5
 _OUTPUT_TOKENS = 12
 _SEED = 5

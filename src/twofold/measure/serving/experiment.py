@@ -105,7 +105,7 @@ class TuningSpec:
 class BudgetSpec:
     blocks: int = 3
     wall: str = "6min"
-    rates: int = 4
+    rates: int = 3
 
     @property
     def wall_s(self) -> float:
@@ -193,13 +193,18 @@ class ServingExperiment:
 def read_serving_experiment(path: Path) -> tuple[ServingExperiment, dict[str, Any]]:
     """The experiment, and the mapping as it was written (for the evidence)."""
     mapping = read_mapping(path)
-    model = mapping.get("model")
-    if isinstance(model, dict):
-        model.setdefault("name", mapping.get("name", "model"))
-    experiment = from_mapping(mapping, ServingExperiment, at=str(path))
+    experiment = experiment_of(mapping, at=str(path))
     if experiment.weights not in (None, "random"):
         experiment = replace(experiment, weights=str(path.parent / str(experiment.weights)))
     return experiment, mapping
+
+
+def experiment_of(mapping: dict[str, Any], *, at: str) -> ServingExperiment:
+    """Of a file's content, checked."""
+    model = mapping.get("model")
+    if isinstance(model, dict):
+        model.setdefault("name", mapping.get("name", "model"))
+    return from_mapping(mapping, ServingExperiment, at=at)
 
 
 def is_serving_experiment(path: Path) -> bool:

@@ -87,8 +87,18 @@ def prepare(experiment: ServingExperiment, progress: Progress) -> Ground:
     corpus = prepare_corpus(experiment.training.text)
     folder = trained_weights(experiment.model, experiment.training, corpus, fleet, progress)
     return Ground(
-        experiment=experiment, fleet=fleet, weights=str(folder), text=corpus.tokens("test")
+        experiment=experiment,
+        fleet=fleet,
+        weights=str(folder),
+        text=held_out_text(experiment),
     )
+
+
+def held_out_text(experiment: ServingExperiment) -> Tokens | None:
+    """What prompts are cut from where the served model was trained here."""
+    if experiment.training is None:
+        return None
+    return prepare_corpus(experiment.training.text).tokens("test")
 
 
 def candidate_threads(experiment: ServingExperiment) -> tuple[int, ...]:

@@ -1,60 +1,42 @@
 """The proof of serving: targets, predictions and rates first, then blocks, then the verdict.
 
-One server an arm runs all the while. One user alone on the first baseline gives the latency
-targets. A short search gives each arm its rates. Predictions and rates are hashed. Then every
-arm runs at its rates in every block, the same requests at the same times, in an order that is
-turned from block to block; one arm runs twice, for the noise.
+One server an arm runs all the while. What is settled beforehand is written down and hashed. Then
+every arm runs at its rates in every block, the same requests at the same times, in an order that
+is turned from block to block; one arm runs twice, for the noise.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twofold import __version__
-from twofold.document import write_text
-from twofold.evidence.files import SCHEMA_VERSION
-from twofold.evidence.serving.answers import Stretch
-from twofold.evidence.serving.derive import derive_serving, points_of, targets_of
-from twofold.evidence.serving.files import serving_predictions_hash, write_serving_evidence
-from twofold.evidence.serving.goodput import Point
-from twofold.evidence.serving.records import (
-    NamedTargets,
-    ServingArm,
-    ServingEvidence,
-    Transcript,
+from twofold.errors import InputError
+from twofold.evidence.serving.derive import derive_serving
+from twofold.evidence.serving.files import (
+    is_serving,
+    read_serving_evidence,
+    write_serving_evidence,
 )
-from twofold.host import describe_host, find_energy_source, git_commit
+from twofold.evidence.serving.records import ServingEvidence
+from twofold.host import find_energy_source
 from twofold.host.description import virtualisation
-from twofold.measure.blocks import run_order
 from twofold.measure.folders import free_folder
 from twofold.measure.ledger import Ledger
-from twofold.measure.load.client import discover, session
-from twofold.measure.load.prompts import WORDS
-from twofold.measure.progress import Progress, wait_for_quiet
-from twofold.measure.serving.answers import Tokens, held_out_losses, transcripts_of
-from twofold.measure.serving.expectations import Expecting
-from twofold.measure.serving.experiment import read_serving_experiment
-from twofold.measure.serving.levers import is_lossy
-from twofold.measure.serving.planning import Choice, Ground, choose_plans, prepare
-from twofold.measure.serving.rates import crossing, rates_about
-from twofold.measure.serving.servers import served
-from twofold.measure.serving.stage import Contestant, Stage
+from twofold.measure.load.client import session
+from twofold.measure.progress import Progress
+from twofold.measure.serving.blocks import kept_stretches, run_blocks
+from twofold.measure.serving.experiment import experiment_of, read_serving_experiment
+from twofold.measure.serving.planning import Ground, held_out_text, prepare
+from twofold.measure.serving.settling import settle, stand_again
+from twofold.measure.serving.stage import Stage
 from twofold.measure.serving.threats import serving_threats
-from twofold.serving_plan import ServingPlan
 
 SEEDS_FROM = 1000
-_OFFLINE_REQUESTS = 48
-_QUIET_WAIT_S = 20.0
-_SMOKE_BLOCKS = 1
+_DRAFT = "proof.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,22 +56,85 @@ def prove_serving(
     experiment, written = read_serving_experiment(path)
     folder = free_folder(runs, experiment.name)
     progress.note(f"proof folder: {folder}")
-    ledger = Ledger(runs / f"{experiment.name}.ledger.jsonl")
+    ledger = _ledger(folder, experiment.name)
     ledger.add("proof", f"{folder.name}{' (smoke test)' if quick else ''}", seed=seed)
-    started = time.perf_counter()
+    started_s = time.perf_counter()
     ground = prepare(experiment, progress)
-    evidence = asyncio.run(
-        _measure(
-            ground,
-            written,
-            ledger=ledger,
-            folder=folder,
-            progress=progress,
-            seed=seed,
-            quick=quick,
+
+    async def measured() -> ServingEvidence:
+        async with session() as http:
+            with ExitStack() as servers:
+                stage = _stage(http, ground, ledger, progress)
+                draft, contestants = await settle(
+                    stage,
+                    ground,
+                    servers,
+                    folder=folder,
+                    written=written,
+                    seed=seed,
+                    quick=quick,
+                )
+                draft = replace(draft, stretches=list(stage.stretches))
+                write_serving_evidence(draft, folder / _DRAFT)
+                stretches = await run_blocks(stage, draft, contestants, folder)
+                return replace(draft, stretches=stretches)
+
+    return _concluded(asyncio.run(measured()), folder, ledger, started_s)
+
+
+def is_serving_proof(folder: Path) -> bool:
+    """Whether a proof of serving was begun in the folder."""
+    return (folder / _DRAFT).is_file() and is_serving(folder / _DRAFT)
+
+
+def resume_serving(folder: Path, *, progress: Progress) -> ServingProof:
+    """Go on with the blocks that are missing, at the rates and with the plans written down."""
+    draft, untouched = read_serving_evidence(folder / _DRAFT)
+    if not untouched:
+        raise InputError(
+            "what was settled has been changed since",
+            at=str(folder / _DRAFT),
+            help="begin a new proof",
         )
+    experiment = experiment_of(draft.experiment, at=str(folder / _DRAFT))
+    ledger = _ledger(folder, experiment.name)
+    ledger.add("resumed", folder.name)
+    started_s = time.perf_counter()
+    ground = Ground(experiment=experiment, text=held_out_text(experiment))
+
+    async def measured() -> ServingEvidence:
+        async with session() as http:
+            with ExitStack() as servers:
+                stage = _stage(http, ground, ledger, progress)
+                stage.stretches = kept_stretches(folder) or list(draft.stretches)
+                contestants = await stand_again(stage, draft, servers, folder)
+                stretches = await run_blocks(stage, draft, contestants, folder)
+                return replace(draft, stretches=stretches)
+
+    return _concluded(asyncio.run(measured()), folder, ledger, started_s)
+
+
+def _ledger(folder: Path, name: str) -> Ledger:
+    return Ledger(folder.parent / f"{name}.ledger.jsonl")
+
+
+def _stage(http: Any, ground: Ground, ledger: Ledger, progress: Progress) -> Stage:
+    return Stage(
+        http=http,
+        experiment=ground.experiment,
+        energy=find_energy_source("cpu", virtual=virtualisation()["machine"] is not None),
+        ledger=ledger,
+        progress=progress,
+        text=ground.text,
     )
-    evidence = replace(evidence, ledger=ledger.entries(), wall_s=time.perf_counter() - started)
+
+
+def _concluded(
+    evidence: ServingEvidence, folder: Path, ledger: Ledger, started_s: float
+) -> ServingProof:
+    """The verdict, and the evidence on disk. `wall_s` is that of this call."""
+    wall_s = time.perf_counter() - started_s
+    evidence = replace(evidence, ledger=ledger.entries(), wall_s=wall_s)
     evidence = replace(evidence, threats=serving_threats(evidence))
     evidence = replace(evidence, derived=derive_serving(evidence))
     write_serving_evidence(evidence, folder / "evidence.json")
@@ -99,296 +144,3 @@ def prove_serving(
             f"{folder.name}: {result.target} target, {result.arm} over {result.baseline}",
         )
     return ServingProof(folder=folder, evidence=evidence)
-
-
-async def _measure(
-    ground: Ground,
-    written: dict[str, Any],
-    *,
-    ledger: Ledger,
-    folder: Path,
-    progress: Progress,
-    seed: int,
-    quick: bool,
-) -> ServingEvidence:
-    experiment = ground.experiment
-    energy = find_energy_source("cpu", virtual=virtualisation()["machine"] is not None)
-    async with session() as http:
-        with ExitStack() as servers:
-            stage = Stage(
-                http=http,
-                experiment=experiment,
-                energy=energy,
-                ledger=ledger,
-                progress=progress,
-                text=ground.text,
-            )
-            urls = _Urls(ground, folder / "servers", servers)
-            first = experiment.comparisons[0].baseline
-            targets = await _targets(stage, first, await urls.of_stated(stage, first), seed - 1)
-            expecting = _expecting(ground, targets)
-            choice = choose_plans(ground, expecting)
-            contestants = await _meet(stage, ground, choice, urls)
-            rates = await _rates(stage, contestants, expecting, targets, seed=seed - 2)
-            arms = _arms(contestants, expecting, rates)
-            ledger.add("predicted", f"sha256 {serving_predictions_hash(arms)}", seed=seed)
-            transcripts, losses = await _answers(stage, contestants, ground.text)
-            draft = ServingEvidence(
-                schema_version=SCHEMA_VERSION,
-                twofold_version=__version__,
-                name=experiment.name,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                smoke=quick,
-                workload=experiment.workload.at_rate(1.0, experiment.name),
-                targets=targets,
-                claimed=experiment.targets.claimed,
-                comparisons=[(c.arm, c.baseline) for c in experiment.comparisons],
-                arms=arms,
-                levers=choice.levers,
-                stretches=[],
-                transcripts=transcripts,
-                held_out=losses,
-                epsilon=experiment.quality.epsilon,
-                margin=experiment.quality.margin,
-                predictions_hash=serving_predictions_hash(arms),
-                energy_grade=energy.grade if energy.counter else "unknown",
-                environment={
-                    "host": describe_host(),
-                    "commit": git_commit(Path.cwd()),
-                    "first_seed": seed,
-                },
-                experiment=written,
-                ledger=[],
-                planned_blocks=_SMOKE_BLOCKS if quick else experiment.budget.blocks,
-                wall_s=0.0,
-            )
-            write_serving_evidence(draft, folder / "proof.json")
-            for block in range(draft.planned_blocks):
-                progress.advance("blocks", block, draft.planned_blocks)
-                await _block(stage, contestants, arms, block=block, seed=seed + block)
-                _keep(folder / "stretches.jsonl", stage.stretches)
-            progress.advance("blocks", draft.planned_blocks, draft.planned_blocks)
-            kept = [s for s in stage.stretches if s.block >= 0 or s.kind == "unloaded"]
-            return replace(draft, stretches=kept)
-
-
-class _Urls:
-    """Where arms are: a URL that was given, or a server started here, once for equal plans."""
-
-    def __init__(self, ground: Ground, folder: Path, servers: ExitStack) -> None:
-        self.ground, self.folder, self.servers = ground, folder, servers
-        self.started: dict[ServingPlan, str] = {}
-
-    async def of_stated(self, stage: Stage, name: str) -> str:
-        """Of an arm whose plan stands in the file."""
-        url = stage.experiment.arms[name].url
-        if url is not None:
-            return url
-        plan = self.ground.on_this_machine(stage.experiment.plan_of(name))
-        return self.of_plans({name: plan})[name]
-
-    def of_plans(self, plans: Mapping[str, ServingPlan]) -> dict[str, str]:
-        fresh: dict[ServingPlan, str] = {}
-        for name, plan in plans.items():
-            if plan not in self.started:
-                fresh.setdefault(plan, name)
-        documents = [(name, self.ground.document(plan)) for plan, name in fresh.items()]
-        urls = self.servers.enter_context(served(documents, self.folder))
-        self.started |= dict(zip(fresh, urls, strict=True))
-        return {name: self.started[plan] for name, plan in plans.items()}
-
-
-async def _meet(stage: Stage, ground: Ground, choice: Choice, urls: _Urls) -> list[Contestant]:
-    """Every arm with its server; arms between others, for the attribution, last."""
-    stage.progress.note("starting the servers")
-    addresses = urls.of_plans(choice.plans)
-    words = list(WORDS)
-    contestants = []
-    for name, spec in stage.experiment.arms.items():
-        plan = choice.plans.get(name)
-        url = spec.url or addresses[name]
-        contestants.append(
-            Contestant(
-                name=name,
-                title=spec.title or name,
-                server=await discover(stage.http, url, words),
-                plan=plan,
-                document=None if plan is None else asdict(ground.document(plan)),
-                url=spec.url,
-                levers=choice.levers_of.get(name),
-            )
-        )
-    for name in choice.plans.keys() - stage.experiment.arms.keys():
-        plan, levers = choice.plans[name], choice.levers_of[name]
-        contestants.append(
-            Contestant(
-                name=name,
-                title=", ".join(levers),
-                server=await discover(stage.http, addresses[name], words),
-                plan=plan,
-                document=asdict(ground.document(plan)),
-                levers=levers,
-                every_block=False,
-            )
-        )
-    return contestants
-
-
-async def _targets(stage: Stage, name: str, url: str, seed: int) -> list[NamedTargets]:
-    """Of one user alone on the first baseline, before anything else is measured."""
-    spec = stage.experiment.targets
-    stage.progress.note(f"one user alone on '{name}', for the latency targets")
-    workload = stage.experiment.workload.with_users(
-        1, stage.experiment.name, spec.unloaded_requests
-    )
-    alone = Contestant(name=name, title=name, server=await discover(stage.http, url, list(WORDS)))
-    stretch = await stage.run(alone, workload, kind="unloaded", block=-1, seed=seed, turn=0)
-    return targets_of([stretch], spec.times_unloaded, spec.attainment)
-
-
-async def _rates(
-    stage: Stage,
-    contestants: Sequence[Contestant],
-    expecting: Expecting | None,
-    targets: Sequence[NamedTargets],
-    *,
-    seed: int,
-) -> dict[str, tuple[float, ...]]:
-    """A search on requests that are not judged, from the predicted goodput or from one request
-    at a time."""
-    claimed = next(t for t in targets if t.name == stage.experiment.targets.claimed)
-    unloaded_s = _unloaded_e2e_s(stage.stretches)
-    found = {}
-    for contestant in contestants:
-        start = None
-        if contestant.plan is not None and expecting is not None:
-            start = expecting.goodputs(contestant.plan, [claimed.name])[claimed.name]
-        turns = iter(range(1000))
-
-        async def attains(rate: float, contestant: Contestant = contestant) -> Point:
-            stretch = await stage.at_rate(
-                contestant,
-                rate,
-                block=-1,
-                seed=seed,
-                turn=next(turns),  # noqa: B023
-            )
-            (point,) = points_of([stretch], claimed.targets)
-            stage.progress.note(f"  {rate:.3g} requests/s: {point.attained:.0%} within the target")
-            return point
-
-        stage.progress.note(f"'{contestant.name}': at which rates?")
-        rate = await crossing(start or 0.5 / unloaded_s, claimed.targets.attainment, attains)
-        found[contestant.name] = rates_about(rate, stage.experiment.budget.rates)
-    return found
-
-
-def _unloaded_e2e_s(stretches: Sequence[Stretch]) -> float:
-    answers = [a for s in stretches if s.kind == "unloaded" for a in s.judged if a.whole]
-    return sum(a.e2e_s for a in answers) / len(answers)
-
-
-def _expecting(ground: Ground, targets: Sequence[NamedTargets]) -> Expecting | None:
-    experiment = ground.experiment
-    if ground.fleet is None or experiment.model is None:
-        return None
-    return Expecting(
-        model=experiment.model,
-        fleet=ground.fleet,
-        load=experiment.workload,
-        targets=tuple(targets),
-        num_offline=_OFFLINE_REQUESTS,
-    )
-
-
-def _arms(
-    contestants: Sequence[Contestant],
-    expecting: Expecting | None,
-    rates: dict[str, tuple[float, ...]],
-) -> list[ServingArm]:
-    return [
-        ServingArm(
-            name=c.name,
-            title=c.title,
-            url=c.url,
-            plan=c.document,
-            lossy=c.plan is not None and is_lossy(c.plan),
-            rates_per_s=rates[c.name],
-            every_block=c.every_block,
-            levers=c.levers,
-            prediction=None
-            if c.plan is None or expecting is None
-            else expecting.prediction(c.plan, rates[c.name]),
-        )
-        for c in contestants
-    ]
-
-
-async def _answers(
-    stage: Stage, contestants: Sequence[Contestant], text: Tokens | None
-) -> tuple[list[Transcript], dict[str, list[float]]]:
-    stage.progress.note("greedy answers and held-out loss, for equal quality")
-    transcripts: list[Transcript] = []
-    losses = {}
-    for contestant in contestants:
-        told, lack = await transcripts_of(
-            stage.http, contestant.server, contestant.name, stage.experiment.quality, text
-        )
-        transcripts += told
-        if lack is not None:
-            stage.ledger.add("lacks", lack, arm=contestant.name)
-            stage.progress.note(lack)
-        if text is not None and contestant.document is not None:
-            losses[contestant.name] = await held_out_losses(
-                stage.http, contestant.server, stage.experiment.quality, text
-            )
-    return transcripts, losses
-
-
-async def _block(
-    stage: Stage,
-    contestants: Sequence[Contestant],
-    arms: Sequence[ServingArm],
-    *,
-    block: int,
-    seed: int,
-) -> None:
-    """Every arm at all of its rates; the arm of the last comparison's baseline twice (A/A)."""
-    waited_s = wait_for_quiet(stage.progress, _QUIET_WAIT_S)
-    if waited_s > 1.0:
-        stage.ledger.add("waited", f"{waited_s:.0f} s for a quiet machine", block=block)
-    here = [
-        (contestant, arm)
-        for contestant, arm in zip(contestants, arms, strict=True)
-        if contestant.every_block or block == 0
-    ]
-    twice = stage.experiment.comparisons[-1].baseline
-    for index in run_order(len(here), block):
-        contestant, arm = here[index]
-        stage.progress.note(f"block {block + 1}: '{arm.name}', seed {seed}")
-        stage.ledger.add("started", "", arm=arm.name, block=block, seed=seed)
-        numbered = list(enumerate(arm.rates_per_s))
-        for turn, rate in numbered if block % 2 == 0 else numbered[::-1]:
-            place = 2 * turn + 1
-            await stage.at_rate(contestant, rate, block=block, seed=seed, turn=place)
-            if arm.name == twice:
-                await stage.at_rate(
-                    contestant, rate, kind="aa", block=block, seed=seed, turn=place + 1
-                )
-        if block == 0:
-            load = stage.experiment.workload
-            await stage.run(
-                contestant,
-                load.offline(stage.experiment.name, _OFFLINE_REQUESTS),
-                kind="offline",
-                block=block,
-                seed=seed,
-                turn=0,
-            )
-        stage.ledger.add("finished", "", arm=arm.name, block=block, seed=seed)
-
-
-def _keep(path: Path, stretches: Sequence[Stretch]) -> None:
-    """All stretches so far: what is left to look at if the proof is interrupted."""
-    with contextlib.suppress(OSError):
-        write_text(path, "".join(json.dumps(asdict(s)) + "\n" for s in stretches))

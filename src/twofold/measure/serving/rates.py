@@ -14,7 +14,7 @@ from twofold.evidence.serving.goodput import Point, goodput
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-LOWEST, HIGHEST = 0.5, 2.0
+LOWEST, HIGHEST = 0.45, 2.0
 """Of the rate found: so far apart that the crossing lies between them in spite of chance."""
 
 Attains = Callable[[float], Awaitable[Point]]
