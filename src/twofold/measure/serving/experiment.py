@@ -105,7 +105,7 @@ class TuningSpec:
 class BudgetSpec:
     blocks: int = 3
     wall: str = "6min"
-    rates: int = 3
+    rates: int = 4
 
     @property
     def wall_s(self) -> float:

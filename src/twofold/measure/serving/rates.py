@@ -14,8 +14,11 @@ from twofold.evidence.serving.goodput import Point, goodput
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-LOWEST, HIGHEST = 0.45, 2.0
+LOWEST, HIGHEST = 0.4, 2.2
 """Of the rate found: so far apart that the crossing lies between them in spite of chance."""
+
+NEAR = (0.6, 0.97)
+"""What is attained at a rate from which the crossing is no further than those."""
 
 Attains = Callable[[float], Awaitable[Point]]
 """Runs at a rate."""
@@ -24,13 +27,16 @@ Attains = Callable[[float], Awaitable[Point]]
 async def crossing(start_per_s: float, wanted: float, attains: Attains) -> float:
     """About the highest rate that meets the target, from all that was tried.
 
-    Outwards from the start in strides that double on logs, since the start may be far off, then
-    halving. Where no rate fails, or none meets it, the last one.
+    The start, usually a prediction, where it is near already. Else outwards in strides that double
+    on logs, since it may be far off, then halving. Where no rate fails, or none meets it, the last
+    one.
     """
     points = [await attains(start_per_s)]
     rate, stride = start_per_s, STEP
     met = points[0].attained >= wanted
     while len(points) < MOST_TRIES:
+        if NEAR[0] <= points[-1].attained <= NEAR[1]:
+            return rate
         following = rate * stride if met else rate / stride
         points.append(await attains(following))
         if (points[-1].attained >= wanted) != met:
