@@ -46,4 +46,4 @@ def test_where_no_rate_is_too_much_the_last_stands() -> None:
 
 def test_rates_lie_about_the_one_that_was_found() -> None:
     rates = rates_about(4.0, 3)
-    assert rates == (1.6, 3.75, 8.8)
+    assert rates == (1.6, 4.53, 12.8)

@@ -14,7 +14,7 @@ from twofold.evidence.serving.goodput import Point, goodput
 STEP = 1.5
 """From one rate of the search to the next."""
 MOST_TRIES = 7
-LOWEST, HIGHEST = 0.4, 2.2
+LOWEST, HIGHEST = 0.4, 3.2
 """Of the rate found: so far apart that the crossing lies between them in spite of chance."""
 
 NEAR = (0.6, 0.97)
