@@ -23,6 +23,9 @@ from twofold.report.figures.naming import Name, last_of_each, room_for_names, wr
 from twofold.report.figures.scale import Scale, scale_for
 from twofold.report.markup import Markup, join, tag
 
+_NAME_PX = 16
+"""Of a line of text."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
@@ -136,7 +139,8 @@ def _limit(limit: Limit, box: Box, across: Scale, up: Scale) -> Markup:
             ),
         )
     y = up.clamp(limit.value)
+    below = y < box.top + _NAME_PX  # the axis has its name there
     return join(
         line(box.left, y, box.right, y, "reference strong"),
-        text(box.left + 6, y - 6, limit.name, class_="note halo"),
+        text(box.left + 6, y + 14 if below else y - 6, limit.name, class_="note halo"),
     )

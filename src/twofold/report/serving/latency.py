@@ -102,7 +102,8 @@ def _against(
     share = wording.percent(claimed_targets(evidence).targets.attainment)
     ceiling = max(y for s in series for _, y in s.points)
     floor = min(y for s in series for _, y in s.points)
-    most = min(ceiling * 1.3, max(floor, limit_s or floor) * 12)
+    limit = limit_s or floor
+    most = 1.3 * max(limit, min(ceiling, 9 * max(floor, limit)))
     return figure(
         lambda width: series_chart(
             series,
