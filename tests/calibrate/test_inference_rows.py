@@ -39,7 +39,7 @@ def test_a_plain_row(tmp_path: Path) -> None:
     (layout,) = setting.layouts
     assert (layout.tensor, layout.groups, layout.expert, layout.pipeline) == (8, 1, 1, 1)
     assert (layout.precision, layout.kv_precision) == ("fp8", "fp8")
-    assert (setting.model.name, setting.users) == ("llama-3.1-70b", 16.0)
+    assert (setting.model.name, setting.users) == ("llama-3.3-70b", 16.0)
     assert assumed.counts["cache in 8 bits"] == 1
 
 
