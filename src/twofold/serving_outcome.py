@@ -24,10 +24,10 @@ class ServingOutcome:
 
     TTFT is from arrival to first token, TPOT of a request (E2E - TTFT) / (output tokens - 1),
     and `tpot_s` their distribution over requests with at least two output tokens (None where
-    there is none). `goodput_per_s` counts requests that met all targets, `attained_fraction` is
-    their share; both are None where no target is set. `step_parts_s` add up to the mean
-    `step_time_s`; `memory_parts_bytes` (of the fullest device) to `peak_memory_bytes`.
-    `duration_s` runs from the first judged arrival to the last answer.
+    there is none). `attained_fraction` is the share of requests that met all targets, and
+    `goodput_per_s` that share x the rate sent; both are None where no target is set.
+    `step_parts_s` add up to the mean `step_time_s`; `memory_parts_bytes` (of the fullest device)
+    to `peak_memory_bytes`. `duration_s` runs from the first judged arrival to the last answer.
     """
 
     num_requests: int

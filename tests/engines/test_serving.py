@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from twofold.engines.serving import (
     serving_job,
     vllm_command,
     vllm_flags,
+    vllm_lack,
 )
 from twofold.errors import InputError
 from twofold.model import Experts, Model
@@ -111,18 +113,40 @@ def test_copies_of_a_model_with_experts_are_commands_of_their_own() -> None:
     [
         ({"batching": "static"}, "batching"),
         ({"prefill": PrefillPlan(pool="h100")}, "prefill"),
-        ({"precision": "nvfp4"}, "precision"),
-        ({"weight_precision": "int8"}, "weight_precision"),
         ({"kv_precision": "int8"}, "kv_precision"),
         ({"block_tokens": 24}, "block_tokens"),
         ({"tensor_degree": 4, "expert_degree": 2}, "expert_degree"),
-        ({"tensor_degree": 4, "attention_data_degree": 2, "replicas": 2}, "attention_data_degree"),
     ],
 )
 def test_what_vllm_cannot_express_is_refused_by_name(plan: dict[str, Any], lever: str) -> None:
     with pytest.raises(InputError) as told:
         vllm_flags(document(**plan))
     assert told.value.at == f"plan, {lever}"
+    lack = vllm_lack(ServingPlan(**plan))
+    assert lack is not None
+    assert str(lack) == str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("plan", "stored"),
+    [({"precision": "nvfp4"}, "nvfp4"), ({"weight_precision": "int8"}, "int8")],
+)
+def test_weights_that_vllm_does_not_quantise_must_be_named(
+    plan: dict[str, Any], stored: str
+) -> None:
+    with pytest.raises(InputError, match=f"weights in {stored} must be stored so"):
+        vllm_flags(document(**plan))
+    named = replace(document(**plan), weights="of/quantised")
+    assert vllm_lack(named.plan) is None
+    command = vllm_command(named)
+    assert command.startswith("vllm serve of/quantised ")
+    assert command.endswith(f"must be stored in {stored}: vLLM reads that in their config")
+
+
+def test_copies_beside_attention_groups_are_commands_of_their_own() -> None:
+    made = document(tensor_degree=4, attention_data_degree=2, replicas=2)
+    assert "--data-parallel-size 2" in [flag.words for flag in vllm_flags(made)]
+    assert "start it 2 times behind a load balancer, on 4 devices each" in vllm_command(made)
 
 
 def test_a_job_carries_the_plan_and_its_threads(tmp_path: Path) -> None:

@@ -135,10 +135,22 @@ def test_the_outcome_adds_up_and_warm_up_does_not_count() -> None:
     assert outcome.num_requests == 400
     assert outcome.peak_memory_bytes == 3e9
     assert outcome.attained_fraction is not None
-    assert outcome.goodput_per_s == pytest.approx(
-        outcome.attained_fraction * 400 / outcome.duration_s
-    )
     assert overload_fraction(workload, served) == 0.0
+
+
+def test_goodput_is_the_share_met_of_the_rate_sent() -> None:
+    """However long the last answers take: here 2 of 3 meet their target, one a second."""
+    workload = _workload(1.0, targets=Targets(ttft_s=0.5), warmup_requests=0)
+    served = _serve(
+        Deployment(entry=_phase()),
+        _request(0.0, 10, 2), _request(1.0, 10, 500), _request(2.0, 490, 2000),
+    )  # fmt: skip
+    outcome = outcome_of(workload, served, [(plain_fleet().pools[0], 1)], {"weights": 1e9})
+    assert outcome.attained_fraction == pytest.approx(2 / 3)
+    assert outcome.goodput_per_s == pytest.approx(2 / 3)
+    users = replace(workload, arrivals=Arrivals(kind="closed", users=3))
+    waited = outcome_of(users, served, [(plain_fleet().pools[0], 1)], {"weights": 1e9})
+    assert waited.goodput_per_s == pytest.approx(2 / waited.duration_s)
 
 
 def test_an_overloaded_run_says_so() -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from twofold import __version__
 from twofold.cli.choices import choose, objective_of, term_of
+from twofold.cli.importing import named_model
 from twofold.cli.output import EXIT_NO, answer, text_width, watcher
 from twofold.cli.questions import run_date
 from twofold.cli.serving_workload import serve_workload
+from twofold.engines.serving import vllm_flags, vllm_lack
 from twofold.errors import InputError
 from twofold.fleet import Fleet
 from twofold.model import Model
 from twofold.perf.serving_rates import fitted_serving
 from twofold.plan import Precision
-from twofold.report.serving_text import serving_text
+from twofold.report.serving_text import Written, serving_text
 from twofold.search.serving import answer as search
+from twofold.search.serving.options import ServingOption
 from twofold.search.serving.question import Formats, ServingQuestion, at_load, fitted_to
-from twofold.serving_document import make_serving_document, write_serving_plan
+from twofold.serving_document import (
+    ServingDocument,
+    make_serving_document,
+    write_serving_plan,
+)
 from twofold.serving_plan import KvPrecision, WeightPrecision
 
 if TYPE_CHECKING:
@@ -40,36 +48,59 @@ def plan_serving(verb: Plan) -> int:
         found = search.answer(
             question, lambda done, total: progress.advance("simulating", done, total)
         )
-    best = found.best[0]
+    option, refused = _handed_over(verb, found.best)
     workload = question.workload
-    if not question.rate_is_given and best.carried:
-        workload = replace(workload, arrivals=at_load(workload, best.carried))
+    if not question.rate_is_given and option.carried:
+        workload = replace(workload, arrivals=at_load(workload, option.carried))
     output = Path("serve.json") if verb.output == Path("plan.json") else verb.output
     document = make_serving_document(
         model=question.model,
         workload=workload,
         fleet=question.fleet,
-        plan=best.plan,
-        estimate=best.estimate,
+        plan=option.plan,
+        estimate=option.estimate,
         seed=verb.seed,
         twofold_version=__version__,
         weights=None if verb.weights is None else str(verb.weights),
         date=run_date(verb.date),
     )
     write_serving_plan(document, output)
+    written = Written(
+        path=str(output), option=option, refused=refused, lacks=_lacks(verb, document)
+    )
     if verb.json:
         told = {"plan": str(output), "objective": question.objective, "notes": notes}
-        answer({**told, **found.as_mapping(), "document": asdict(document)})
+        handed = {"written": option.role, "refused": refused, "lacks": written.lacks}
+        answer({**told, **handed, **found.as_mapping(), "document": asdict(document)})
     else:
-        answer(serving_text(question, found, path=str(output), notes=notes, width=text_width()))
+        answer(serving_text(question, found, written=written, notes=notes, width=text_width()))
     return EXIT_NO if found.is_no else 0
 
 
+def _handed_over(verb: Plan, best: Sequence[ServingOption]) -> tuple[ServingOption, str | None]:
+    """The best plan that an engine takes (the first where none is taken), and why the best of all
+    is not taken."""
+    if not verb.fleet:
+        return best[0], None
+    lacks = [vllm_lack(one.plan) for one in best]
+    taken = [one for one, lack in zip(best, lacks, strict=True) if lack is None]
+    return (taken or best)[0], None if lacks[0] is None else lacks[0].what
+
+
+def _lacks(verb: Plan, document: ServingDocument) -> str | None:
+    """What is to be done before the plan can be handed over."""
+    try:
+        if verb.fleet:
+            vllm_flags(document)
+    except InputError as error:
+        return f"{error.help}: {error.what}"
+    return None
+
+
 def _understand(verb: Plan) -> tuple[ServingQuestion, list[str]]:
-    from twofold.sources.models import find_model
 
     assert verb.serve is not None
-    model = find_model(verb.model)
+    model = named_model(verb.model)
     workload = serve_workload(
         verb.serve, rate=verb.rate, users=verb.users, ttft=verb.ttft, tpot=verb.tpot
     )

@@ -85,34 +85,20 @@ _VLLM_CANNOT = (
         lever="batching",
         refuses=lambda plan: plan.batching != "continuous",
         what="vLLM batches continuously, and the plan says '{plan.batching}'",
-        help="plan with batching 'continuous'",
+        help="plan with continuous batching",
     ),
     _Rule(
         lever="prefill",
         refuses=lambda plan: plan.prefill is not None,
         what="vLLM's `serve` alone does not split prefill and decode over pools: it takes a proxy "
         "and a KV connector for your fabric",
-        help="plan without prefill, or set up vLLM's disaggregated prefilling by hand",
-    ),
-    _Rule(
-        lever="precision",
-        refuses=lambda plan: plan.precision not in _DTYPES,
-        what="vLLM takes {plan.precision} from weights that are stored so, not as a precision of "
-        "products",
-        help="plan in bf16 or fp8, or name weights that are quantised",
-    ),
-    _Rule(
-        lever="weight_precision",
-        refuses=lambda plan: plan.weight_precision not in ("same", "fp8"),
-        what="vLLM quantises to fp8 while it loads; weights in {plan.weight_precision} must be "
-        "stored so",
-        help="plan with weight_precision 'same' and name weights that are quantised already",
+        help="serve a plan that is not split, or set up vLLM's disaggregated prefilling by hand",
     ),
     _Rule(
         lever="kv_precision",
         refuses=lambda plan: plan.kv_precision not in ("same", "fp8"),
         what="vLLM does not keep keys and values in {plan.kv_precision}",
-        help="plan with kv_precision 'same' or 'fp8'",
+        help="plan with --precision kv-fp8, or leave keys and values as the products are",
     ),
     _Rule(
         lever="block_tokens",
@@ -127,30 +113,38 @@ _VLLM_CANNOT = (
         "none, not over {plan.expert_degree}",
         help="plan with expert_degree 1 or as the tensor degree",
     ),
-    _Rule(
-        lever="attention_data_degree",
-        refuses=lambda plan: plan.attention_data_degree > 1 and plan.replicas > 1,
-        what="vLLM's data-parallel degree is that of attention or counts replicas, and the plan "
-        "has {plan.attention_data_degree} and {plan.replicas}",
-        help="plan for one replica, and start the command once for each",
-    ),
 )
 
 
+def vllm_lack(plan: ServingPlan) -> InputError | None:
+    """What vLLM cannot express of the plan, whatever the weights; None where it can."""
+    for rule in _VLLM_CANNOT:
+        if rule.refuses(plan):
+            return InputError(rule.what.format(plan=plan), at=f"plan, {rule.lever}", help=rule.help)
+    return None
+
+
 def vllm_flags(document: ServingDocument) -> list[Flag]:
-    """The arguments of `vllm serve`, model first. InputError names the lever it cannot express.
+    """The arguments of `vllm serve`, model first. InputError names what it cannot express, or the
+    format that the weights must be stored in.
 
     DP attention: vLLM runs d engines of tensor / d devices each, whose experts are joined. Its fp8
     quantises weights while it loads, and multiplies in fp8 where the device can.
     """
     plan, model = document.plan, document.model
-    for rule in _VLLM_CANNOT:
-        if rule.refuses(plan):
-            raise InputError(rule.what.format(plan=plan), at=f"plan, {rule.lever}", help=rule.help)
+    lack, stored = vllm_lack(plan), _stored_format(plan)
+    if lack is not None:
+        raise lack
+    if stored is not None and document.weights is None:
+        raise InputError(
+            f"vLLM quantises to fp8 alone while it loads: weights in {stored} must be stored so",
+            at="--weights",
+            help=f"plan with --weights, a folder or a name on the hub of weights in {stored}",
+        )
     groups = plan.attention_data_degree
     flags = [
         Flag(shlex.quote(document.weights or hub_id(model.name) or model.name), "weights"),
-        Flag(f"--dtype {_DTYPES[plan.precision]}", "precision"),
+        Flag(f"--dtype {_DTYPES.get(plan.precision, 'bfloat16')}", "precision"),
         Flag(f"--tensor-parallel-size {plan.tensor_degree // groups}", "tensor_degree"),
         Flag(f"--max-num-seqs {plan.max_num_seqs}", "max_num_seqs"),
         Flag(f"--max-num-batched-tokens {plan.max_batched_tokens}", "max_batched_tokens"),
@@ -161,7 +155,7 @@ def vllm_flags(document: ServingDocument) -> list[Flag]:
     ]
     if plan.pipeline_degree > 1:
         flags.append(Flag(f"--pipeline-parallel-size {plan.pipeline_degree}", "pipeline_degree"))
-    if plan.replicas > 1 and model.experts is None:
+    if plan.replicas > 1 and not _is_started_often(document):
         flags.append(Flag(f"--data-parallel-size {plan.replicas}", "replicas"))
     if groups > 1:
         flags.append(Flag(f"--data-parallel-size {groups}", "attention_data_degree"))
@@ -180,20 +174,37 @@ def vllm_flags(document: ServingDocument) -> list[Flag]:
 def vllm_command(document: ServingDocument) -> str:
     """The command to paste, and after it what each argument comes from.
 
-    Graphs and compilation stay at vLLM's defaults. Data-parallel engines of a model with experts
-    share those, so whole copies of such a model are commands of their own.
+    Graphs and compilation stay at vLLM's defaults.
     """
     flags = vllm_flags(document)
     words = " \\\n  ".join(flag.words for flag in flags)
     width = max(len(flag.words) for flag in flags)
     origins = [f"# {flag.words:<{width}}  plan, {flag.comes_from}" for flag in flags[1:]]
     lines = [f"vllm serve {words}", "", *origins]
-    if document.plan.replicas > 1 and document.model.experts is not None:
+    stored = _stored_format(document.plan)
+    if stored is not None:
+        lines.append(f"# the weights must be stored in {stored}: vLLM reads that in their config")
+    if _is_started_often(document):
         lines.append(
             f"# start it {document.plan.replicas} times behind a load balancer, on "
             f"{document.plan.replica_devices} devices each  plan, replicas"
         )
     return "\n".join(lines)
+
+
+def _is_started_often(document: ServingDocument) -> bool:
+    """Data-parallel engines share the experts, and are the groups of DP attention: whole copies
+    beside that are commands of their own."""
+    plan = document.plan
+    shares = document.model.experts is not None or plan.attention_data_degree > 1
+    return plan.replicas > 1 and shares
+
+
+def _stored_format(plan: ServingPlan) -> str | None:
+    """Of weights that vLLM does not quantise while it loads."""
+    if plan.weight_precision not in ("same", "fp8"):
+        return plan.weight_precision
+    return None if plan.precision in _DTYPES else plan.precision
 
 
 def _no(flag: bool) -> str:

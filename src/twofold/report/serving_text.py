@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from twofold.catalog import remarks
 from twofold.model import Model, num_parameters
@@ -15,7 +16,7 @@ from twofold.report.fleet_text import left_out, pool_line, price_notes
 from twofold.report.table import aligned, fitted
 from twofold.search.objective import Objective
 from twofold.search.serving.answer import ServingAnswer
-from twofold.search.serving.dividend import ThinkingDividend, thinking_dividend
+from twofold.search.serving.carried import CLOSE
 from twofold.search.serving.options import ServingOption
 from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.serving_outcome import Percentiles
@@ -24,11 +25,13 @@ from twofold.units import format_quantity, format_seconds
 from twofold.workload.serve import Arrivals, Serve, Targets
 
 _HEAD = (
-    "plan", "devices", "carries", "TTFT p50/p90/p99", "TPOT p50/p90/p99", "cache", "$/M tokens",
-    "J/token", "bound by",
+    "plan", "devices", "carries", "TTFT p50/p90/p99", "TPOT p50/p90/p99", "cache", "$/M output",
+    "J/output", "bound by",
 )  # fmt: skip
+_MANY, _LARGE = 1000.0, 100.0
+"""From here on numbers are whole, and factors multiples of ten."""
 _LEFT = (0, 8)
-_LEAST_NEEDED = ("cache", "J/token", "$/M tokens", "bound by", "devices")
+_LEAST_NEEDED = ("cache", "J/output", "$/M output", "bound by", "devices")
 _WORDS: dict[Objective, str] = {
     "time": "more load within the targets",
     "cost": "cheaper by the token",
@@ -37,11 +40,22 @@ _WORDS: dict[Objective, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The plan that was written to `path`. `refused` is why it is not the best one, or why that
+    cannot be handed over all the same; `lacks` is what is to be done before it can be served."""
+
+    path: str
+    option: ServingOption
+    refused: str | None = None
+    lacks: str | None = None
+
+
 def serving_text(
     question: ServingQuestion,
     found: ServingAnswer,
     *,
-    path: str,
+    written: Written,
     notes: Sequence[str] = (),
     width: int | None = None,
 ) -> str:
@@ -56,11 +70,22 @@ def serving_text(
         lines += price_notes(pool)
     lines += [f"note: {note}" for note in (*remarks(question.fleet), *notes)]
     lines += [f"note: {note}" for note in (*_lossy(options), *_missed(found, question))]
-    lines += ["", *dividend_lines(found)]
-    lines += ["", f"written: {path} ({plan_words(best.plan)})"]
+    lines += ["", *dividend_lines(found, question.workload), "", *_written(written, question)]
     lines += claims(found, question)
-    lines.append(f"next: twofold serve {shlex.quote(path)}")
+    serve = f"twofold serve {shlex.quote(written.path)}"
+    lines.append(f"next: {serve if written.lacks is None else written.lacks}")
     return "\n".join(lines)
+
+
+def _written(written: Written, question: ServingQuestion) -> list[str]:
+    one = written.option
+    lines = [f"written: {written.path} ({one.role}: {plan_words(one.plan)})"]
+    if written.refused is not None:
+        lines.insert(0, f"the best plan cannot be handed over: {written.refused}")
+    if one.role != "best":
+        carries = _load(question.workload, one.carried)
+        lines[-1] += f", the nearest that can: it carries {carries}"
+    return lines
 
 
 def question_line(model: Model, workload: Serve, *, asked: bool) -> str:
@@ -77,7 +102,7 @@ def question_line(model: Model, workload: Serve, *, asked: bool) -> str:
 
 def _asked(arrivals: Arrivals) -> str:
     if arrivals.kind == "closed":
-        return f"{arrivals.users:,} user{'' if arrivals.users == 1 else 's'} who wait"
+        return "1 user who waits" if arrivals.users == 1 else f"{arrivals.users:,} users who wait"
     if arrivals.kind == "offline":
         return "all at once"
     bursts = "" if arrivals.kind == "poisson" else f" in bursts (shape {arrivals.burstiness:g})"
@@ -124,31 +149,45 @@ def plan_words(plan: ServingPlan) -> str:
     return f"{': '.join(words)}, {' + '.join(formats)}, {static}{limits}{threads}"
 
 
-def dividend_lines(found: ServingAnswer) -> list[str]:
+def dividend_lines(found: ServingAnswer, workload: Serve) -> list[str]:
     """Three ways to spend the gain over the sensible plan, at the same load."""
-    other = found.baseline("sensible")
-    best = found.best[0]
-    dividend = None if other is None else thinking_dividend(best, other, found.asked)
-    if dividend is None:
-        return ["thinking dividend: none is told, since the sensible plan gives no wait to compare"]
-    return _dividend(dividend)
-
-
-def _dividend(gain: ThinkingDividend) -> list[str]:
+    gain, other = found.dividend, found.baseline("sensible")
+    if gain is None:
+        why = "the sensible plan gives no wait to compare"
+        if other is not None and other.plan == found.best[0].plan:
+            why = "the best plan is the sensible one"
+        elif other is not None and other.overload_fraction:
+            why = "the sensible plan cannot keep up with this load"
+        return [f"thinking dividend: none is told: {why}"]
     money = UNKNOWN
     if gain.usd is not None and gain.less_usd is not None:
-        money = (
-            f"${gain.less_usd:.3g} instead of ${gain.usd:.3g} a million tokens, "
-            "each at the load it carries"
+        money = _spent(
+            _number(gain.less_usd, "$"),
+            _number(gain.usd, "$"),
+            "a million output tokens, each at the load it carries",
+            gains=gain.less_usd < gain.usd,
         )
+    tokens, wait = f"{gain.tokens:,.0f} tokens", format_seconds(gain.wait_s)
+    faster = gain.sooner_s < gain.wait_s
+    load = "" if gain.load is None else f" at {_load(workload, gain.load)}"
+    sooner = _spent(format_seconds(gain.sooner_s), wait, f"for the same {tokens}", gains=faster)
+    longer = _spent(
+        f"{gain.more_tokens:,.0f}",
+        tokens,
+        f"in the same {wait} (what they are worth in right answers is not assumed)",
+        gains=faster,
+    )
     return [
-        f"thinking dividend, against the {gain.against} plan at this load, one of:",
-        f"  sooner:  the same {gain.tokens:,.0f} tokens after {format_seconds(gain.sooner_s)} "
-        f"instead of {format_seconds(gain.wait_s)}",
-        f"  longer:  {gain.more_tokens:,.0f} tokens instead of {gain.tokens:,.0f} in the same "
-        f"{format_seconds(gain.wait_s)} (what they are worth in right answers is not assumed)",
+        f"thinking dividend, against the {gain.against} plan{load}, one of:",
+        f"  sooner:  {sooner}",
+        f"  longer:  {longer}",
         f"  cheaper: {money}",
     ]
+
+
+def _spent(mine: str, theirs: str, what: str, *, gains: bool) -> str:
+    """What is no gain is said to be none."""
+    return f"{'' if gains else 'no: '}{mine} instead of {theirs} {what}"
 
 
 def claims(found: ServingAnswer, question: ServingQuestion) -> list[str]:
@@ -157,7 +196,7 @@ def claims(found: ServingAnswer, question: ServingQuestion) -> list[str]:
     told = []
     for role, whose in (("newcomer", "the newcomer's"), ("sensible", "the sensible one")):
         base = found.baseline(role)
-        told.append(_against(best, base, whose, question.objective))
+        told.append(_against(best, base, whose, question.objective) + _on_fewer(best, base))
     if found.is_no and best.misses is not None:
         miss = best.misses
         lines.append(
@@ -167,11 +206,18 @@ def claims(found: ServingAnswer, question: ServingQuestion) -> list[str]:
         )
     elif found.is_no:
         lines.append(
-            f"no: {_load(question.workload, found.asked)} is more than the fleet carries within "
-            f"the targets; the best plan carries {_load(question.workload, best.carried)}"
+            f"no: {_load(question.workload, found.asked or 0.0)} is more than the fleet carries "
+            f"within the targets; the best plan carries {_load(question.workload, best.carried)}"
         )
     lines.append(f"best plan {', '.join(told)} (predicted)")
     return lines
+
+
+def _on_fewer(best: ServingOption, base: ServingOption | None) -> str:
+    """Where the two do not stand on as many devices."""
+    if base is None or base.plan.num_devices == best.plan.num_devices:
+        return ""
+    return f" ({best.plan.num_devices:,} devices against {base.plan.num_devices:,})"
 
 
 def _against(
@@ -187,7 +233,11 @@ def _against(
     if mine is None:
         return f"against {whose}: {UNKNOWN}"
     late = "" if base.meets else ", which misses the targets at this load"
-    return f"{theirs / mine:.2f}x {_WORDS[objective]} than {whose}{late}"
+    if objective == "time" and theirs / mine < CLOSE:
+        return f"as much load as {whose}, to within {CLOSE - 1:.1%}{late}"
+    factor = theirs / mine
+    told = f"{factor:.3g}" if factor < _LARGE else f"{10 * round(factor / 10):,}"
+    return f"{told}x {_WORDS[objective]} than {whose}{late}"
 
 
 def _table(options: Sequence[ServingOption], workload: Serve, width: int | None) -> list[str]:
@@ -217,10 +267,9 @@ def _row(option: ServingOption, workload: Serve) -> tuple[str, ...]:
 def _counts(found: ServingAnswer) -> list[str]:
     reasons = "; ".join(f"{number:,} divisions {why}" for why, number in found.rejected.items())
     told = f" (rejected: {reasons})" if reasons else ""
-    simulated = len(found.best) + len(found.baselines)
     return [
         f"{found.num_considered:,} plans considered, {found.num_fitting:,} fit{told}; "
-        f"{simulated} simulated"
+        f"{found.num_simulated} simulated"
     ]
 
 
@@ -246,16 +295,14 @@ def _lossy(options: Sequence[ServingOption]) -> list[str]:
 def _missed(found: ServingAnswer, question: ServingQuestion) -> list[str]:
     """Where the figures are those of a plan that cannot keep up."""
     return [
-        f"{option.role}: {option.estimate.basis.rpartition('; ')[2]}: its times grow with the "
-        "length of the run"
+        f"{option.role}: overloaded: {option.overload_fraction:.0%} more requests come than are "
+        "answered: its times grow with the length of the run"
         for option in (*found.best, *found.baselines)
-        if "overloaded" in option.estimate.basis
+        if option.overload_fraction
     ]
 
 
-def _load(workload: Serve, load: float | None) -> str:
-    if load is None:
-        return UNKNOWN
+def _load(workload: Serve, load: float) -> str:
     if workload.arrivals.kind == "closed" and not is_throughput(workload):
         return f"{load:,.0f} user{'' if round(load) == 1 else 's'}"
     return f"{load:.3g} requests/s"
@@ -271,7 +318,9 @@ def _three(of: Percentiles) -> str:
 
 
 def _number(value: float | None, sign: str) -> str:
-    return UNKNOWN if value is None else f"{sign}{value:.3g}"
+    if value is None:
+        return UNKNOWN
+    return f"{sign}{value:,.0f}" if value >= _MANY else f"{sign}{value:.3g}"
 
 
 def _spread(spread: float) -> str:

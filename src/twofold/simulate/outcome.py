@@ -21,6 +21,8 @@ from twofold.workload.serve import Serve, Targets
 
 Array = NDArray[np.float64]
 TimeName = Literal["ttft_s", "tpot_s", "e2e_s"]
+_OPEN = ("poisson", "bursty", "trace")
+"""Arrivals that come whatever becomes of earlier ones."""
 _OVERLOADED = 0.05
 """A wait that grows by less than this share of the time is chance."""
 
@@ -81,6 +83,9 @@ def outcome_of(
     """Of the judged requests. `pools` are those of each group of `served.logs`, with its devices;
     `memory` the parts of the fullest device.
 
+    Goodput is the share that met the targets x the rate at which requests were sent, so that in an
+    open loop the time that the last answers take does not count.
+
     Money, energy and carbon are those of these requests' output at the steady load: by the token
     that was told between the first judged arrival and the last, idle machines included.
     """
@@ -90,6 +95,7 @@ def outcome_of(
         float(np.max(requests.arrival_s + requests.e2e_s)),
     )
     window = (begin_s, float(requests.arrival_s[-1]))
+    spread_s = window[1] - window[0]
     if window[1] <= window[0]:
         window = (begin_s, answered_s)
     met = None if not _any(workload.targets) else requests.met(workload.targets)
@@ -104,6 +110,10 @@ def outcome_of(
     last = groups[-1]
     several = requests.output_tokens > 1
     duration_s = answered_s - begin_s
+    attained = None if met is None else float(met.mean())
+    sent_per_s = len(requests.ttft_s) / duration_s
+    if workload.arrivals.kind in _OPEN and spread_s > 0:
+        sent_per_s = (len(requests.ttft_s) - 1) / spread_s
     return ServingOutcome(
         num_requests=len(requests.ttft_s),
         duration_s=duration_s,
@@ -112,8 +122,8 @@ def outcome_of(
         ttft_s=percentiles(requests.ttft_s),
         tpot_s=percentiles(requests.tpot_s[several]) if several.any() else None,
         e2e_s=percentiles(requests.e2e_s),
-        goodput_per_s=None if met is None else float(met.sum()) / duration_s,
-        attained_fraction=None if met is None else float(met.mean()),
+        goodput_per_s=None if attained is None else attained * sent_per_s,
+        attained_fraction=attained,
         step_time_s=sum(last.step_parts_s.values()),
         step_parts_s=last.step_parts_s,
         kv_used_fraction_mean=last.kv_used_mean,
@@ -138,7 +148,7 @@ def overload_fraction(workload: Serve, served: Served) -> float:
     """How much more comes than is answered, of what is answered: the slope of the time to the
     first token against the time of arrival. 0 where the queue does not grow, and where users
     wait."""
-    if workload.arrivals.kind not in ("poisson", "bursty", "trace"):
+    if workload.arrivals.kind not in _OPEN:
         return 0.0
     requests = judged(workload, served)
     if len(requests.ttft_s) < 3 or np.ptp(requests.arrival_s) == 0:

@@ -60,10 +60,10 @@ def test_medians_and_order_of_plans_agree_with_the_simulation() -> None:
                 ("tpot", steady.tpot_s, outcome.tpot_s.p50),
             ):
                 told[name].append((float(np.interp(rate_per_s, rates, column[0])), seen_s))
-    for name, within in (("ttft", 0.35), ("tpot", 0.25)):
+    for name, within in (("ttft", 0.25), ("tpot", 0.06)):
         closed_s, seen_s = np.array(told[name]).T
         off = np.median(np.abs(closed_s / seen_s - 1.0))
         rank = spearmanr(closed_s, seen_s).statistic
         print(f"{name}: median off {off:.1%}, rank {rank:.2f}")
         assert off < within
-        assert rank > 0.85
+        assert rank > 0.95

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from twofold.errors import InputError
+from twofold.search.serving.carried import most_load
 from twofold.search.serving.options import ServingOption, binding, worst_miss
 from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.search.serving.ranking import Ranked, asked_load
-from twofold.search.serving.trial import Tried, most_load, try_plan, try_within
+from twofold.search.serving.trial import Tried, try_plan, try_within
 from twofold.serving_plan import ServingPlan
 
 _MOST_RESIZINGS = 4
@@ -24,12 +25,12 @@ def judge(
         tried = try_plan(question, plan, question.workload.arrivals.users or 1, life_s)
         return _option(question, role, plan, tried, tried, tried.outcome.requests_per_s)
     asked = asked_load(question)
-    carried, loaded = most_load(question, plan, guess or 1.0 / life_s, life_s)
+    at_asked = None if asked is None else try_plan(question, plan, asked, life_s)
+    carried, loaded = most_load(question, plan, guess or 1.0 / life_s, life_s, at_asked)
     alone = try_plan(question, plan, _ALONE / life_s, life_s) if loaded is None else None
     nearest = loaded or alone
     assert nearest is not None
-    at_asked = nearest if asked is None else try_plan(question, plan, asked, life_s)
-    option = _option(question, role, plan, at_asked, nearest, carried)
+    option = _option(question, role, plan, at_asked or nearest, nearest, carried)
     if alone is None:
         return option
     return replace(option, misses=worst_miss(question.workload.targets, alone))
@@ -59,6 +60,16 @@ def fewest_replicas(question: ServingQuestion, ranked: Ranked) -> Ranked:
     return replace(ranked, plan=replace(plan, replicas=number), carried=number * one)
 
 
+def falls_short(question: ServingQuestion, ranked: Ranked, least: float) -> bool:
+    """Whether it does not carry so much, where nothing else is wanted."""
+    if question.objective != "time" or is_throughput(question.workload) or not least:
+        return False
+    try:
+        return try_within(question, ranked.plan, least, ranked.life_s) is None
+    except InputError:
+        return True
+
+
 def _option(
     question: ServingQuestion,
     role: str,
@@ -72,7 +83,9 @@ def _option(
         plan=plan,
         estimate=replace(at_asked.simulated.estimate, outcome=at_asked.outcome),
         carried=carried,
+        usd_at_carried=loaded.outcome.usd_per_million_output_tokens() if carried else None,
         meets=at_asked.meets,
+        overload_fraction=at_asked.simulated.overload_fraction,
         binds=binding(question.workload.targets, loaded),
     )
 

@@ -31,15 +31,18 @@ class Miss:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOption:
     """A plan at the load that is asked for, and up to the load it carries within the targets (0:
-    it misses them however little comes; None: there is no such load). `role` is "best", "second",
-    "newcomer" or "sensible"; `binds` says what stops it from carrying more, `misses` which target
-    it misses most where it carries nothing."""
+    it misses them however little comes). `role` is "best", "second", "newcomer" or "sensible";
+    `binds` says what stops it from carrying more, `misses` which target it misses most where it
+    carries nothing. `usd_at_carried` are dollars of a million output tokens at the load carried;
+    `overload_fraction` is how much more comes than is answered at the load asked for."""
 
     role: str
     plan: ServingPlan
     estimate: ServingEstimate
-    carried: float | None
+    carried: float
+    usd_at_carried: float | None
     meets: bool
+    overload_fraction: float
     binds: str
     misses: Miss | None = None
 
@@ -52,8 +55,7 @@ class ServingOption:
         takes."""
         outcome = self.outcome
         if objective == "time":
-            carried = outcome.requests_per_s if self.carried is None else self.carried
-            return 1.0 / carried if carried else None
+            return 1.0 / self.carried if self.carried else None
         total = {
             "cost": outcome.cost_usd,
             "energy": outcome.energy_j,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from twofold.fleet import Pool
 from twofold.perf.billing import Running, running
 from twofold.perf.queueing import Demand, closed_rates, demand_of, most_rates, steady_states
-from twofold.perf.serving import replica, step_parts_s
+from twofold.perf.serving import replica, serving_memory, step_parts_s
 from twofold.search.objective import Objective
 from twofold.search.serving.question import ServingQuestion, is_throughput
 from twofold.search.serving.space import Division, limits
@@ -85,12 +85,31 @@ def rank_divisions(question: ServingQuestion, pool: Pool, found: list[Division])
     return sorted(ranked, key=lambda one: one.value(question.objective, asked))
 
 
+def as_it_is(question: ServingQuestion, plan: ServingPlan) -> Ranked:
+    """A plan with the limits it has. A static batch lets nobody in before the one before it has
+    ended: about as many may find it at work as may miss the targets."""
+    targets, pool = question.workload.targets, question.fleet.pool(plan.pool)
+    memory = serving_memory(question.model, question.fleet, plan)
+    division = Division(plan=plan, cache_tokens=memory.num_blocks * plan.block_tokens)
+    demand = demand_of(question.sample, cached=plan.prefix_caching, quantile=targets.attainment)
+    own = [(plan.max_num_seqs, plan.max_batched_tokens)]
+    one = best_limits(question, division, demand, targets, own)
+    if plan.batching == "static":
+        one = replace(one, carried=min(one.carried, (1.0 - targets.attainment) / one.life_s))
+    return with_replicas(pool, one, plan.replicas)
+
+
 def best_limits(
-    question: ServingQuestion, division: Division, demand: Demand, targets: Targets
+    question: ServingQuestion,
+    division: Division,
+    demand: Demand,
+    targets: Targets,
+    choices: Iterable[tuple[int, int]] | None = None,
 ) -> One:
-    """The limits of a step with which one replica carries most; the smallest of equals."""
+    """The limits of a step with which one replica carries most, of the choices or of all; the
+    smallest of equals."""
     priced = replica(question.model, question.fleet, division.plan, question.fit)
-    sequences, tokens = np.array(list(limits()), dtype=np.float64).T
+    sequences, tokens = np.array(list(choices or limits()), dtype=np.float64).T
     steady = steady_states(
         lambda steps: step_parts_s(priced, steps),
         demand,

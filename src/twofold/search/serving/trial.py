@@ -1,4 +1,4 @@
-"""Plans tried in simulation: at a load, and up to the load they carry within the targets."""
+"""Plans tried in simulation at a load."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ from twofold.simulate import Simulated, simulate_plan, simulate_within
 from twofold.workload.requests import Request, draw_requests
 from twofold.workload.serve import Serve
 
-_FEWEST, _MOST, _MOST_EACH = 300, 1200, 600
+_FEWEST, _MOST, _MOST_EACH = 600, 1200, 600
 """Requests judged: enough for a percentile, few enough to try many plans, fewer yet at each of
 the loads that are tried for one."""
 _LIVES = 6.0
 """Mean lives of a request that arrivals last at least, so that the start weighs little."""
 _MOST_REPLICAS = 8
 """Simulated; more of them are copies."""
-_WIDEN, _HALVINGS = 1.2, 3
-_MOST_WIDENINGS, _FASTER = 8, 1.5
-"""Each step from the guess is wider than the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A plan simulated at a load, all its replicas counted."""
+    """A plan simulated at a load (so many users, where they wait), all its replicas counted."""
 
     load: float
     simulated: Simulated
@@ -40,6 +37,7 @@ class Tried:
 def try_plan(question: ServingQuestion, plan: ServingPlan, load: float, life_s: float) -> Tried:
     """At so many requests a second, or users. `life_s` is about how long a request takes."""
     part, copies = _part_of(plan)
+    load = whole_load(question, plan, load)
     workload, requests = loaded(question, load / copies, life_s, _MOST)
     simulated = simulate_plan(
         question.model, question.fleet, part, workload, requests=requests, fit=question.fit
@@ -52,6 +50,7 @@ def try_within(
 ) -> Tried | None:
     """None where it does not keep the targets, which often shows long before the end."""
     part, copies = _part_of(plan)
+    load = whole_load(question, plan, load)
     workload, requests = loaded(question, load / copies, life_s, _MOST_EACH)
     simulated = simulate_within(
         question.model, question.fleet, part, workload, requests, question.fit
@@ -71,11 +70,20 @@ def _tried(question: ServingQuestion, load: float, copies: int, simulated: Simul
     )
 
 
+def whole_load(question: ServingQuestion, plan: ServingPlan, load: float) -> float:
+    """The nearest load that can be simulated: users are whole, and as many at each like part."""
+    if question.workload.arrivals.kind != "closed":
+        return load
+    copies = _part_of(plan)[1]
+    return float(copies * max(1, round(load / copies)))
+
+
 def loaded(
     question: ServingQuestion, load: float, life_s: float, most: int
 ) -> tuple[Serve, Sequence[Request]]:
     """The workload at that load with its requests: those of a trace closer together or further
-    apart, those of a closed loop or at a rate enough of them for a steady state."""
+    apart, those of a closed loop or at a rate enough of them for a steady state. All loads have
+    the same requests, more or fewer of them: else chance would decide between two loads."""
     workload, arrivals = question.workload, question.workload.arrivals
     if arrivals.kind == "trace":
         faster = load / trace_rate(question.sample)
@@ -99,36 +107,9 @@ def loaded(
             warmup_requests=min(most, math.ceil(2.0 * alive)),
             num_requests=max(_FEWEST, min(most, math.ceil(_LIVES * alive))),
         )
-    return workload, draw_requests(workload, question.seed)
-
-
-def most_load(
-    question: ServingQuestion, plan: ServingPlan, guess: float, life_s: float
-) -> tuple[float, Tried | None]:
-    """The highest load that keeps the targets, and the trial of it (None where the lightest load
-    does not): outwards from the guess, then halving on logs."""
-    low: Tried | None = None
-    high: float | None = None
-    load, widen = guess, _WIDEN
-    for _ in range(_MOST_WIDENINGS):
-        tried = try_within(question, plan, load, life_s)
-        if tried is not None:
-            low, load = tried, load * widen
-        else:
-            high, load = load, load / widen
-        widen **= _FASTER
-        if low is not None and high is not None:
-            break
-    if low is None or high is None:
-        return (low.load, low) if low else (0.0, None)
-    for _ in range(_HALVINGS):
-        middle = math.sqrt(low.load * high)
-        tried = try_within(question, plan, middle, life_s)
-        if tried is not None:
-            low = tried
-        else:
-            high = middle
-    return low.load, low
+    number = workload.warmup_requests + workload.num_requests
+    same = replace(workload, warmup_requests=0, num_requests=max(number, 2 * _MOST))
+    return workload, draw_requests(same, question.seed)[:number]
 
 
 def scaled(outcome: ServingOutcome, copies: int) -> ServingOutcome:
