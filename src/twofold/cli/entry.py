@@ -14,7 +14,9 @@ import tyro
 from twofold import __version__
 from twofold.cli.benching import Bench
 from twofold.cli.estimation import Estimate, Explain, Validate
+from twofold.cli.exporting import Engines, Export, Import
 from twofold.cli.facts import Catalog, Inspect
+from twofold.cli.launching import Launch
 from twofold.cli.machine import Calibrate, Doctor
 from twofold.cli.output import answer, say
 from twofold.cli.planning import Plan
@@ -38,6 +40,10 @@ Verb = (
     | Annotated[Validate, tyro.conf.subcommand("validate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Engines, tyro.conf.subcommand("engines")]
+    | Annotated[Launch, tyro.conf.subcommand("launch")]
     | Annotated[Prove, tyro.conf.subcommand("prove")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
 )

@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from twofold.document import PlanDocument, write_plan
+from twofold.document import PlanDocument, read_plan, write_plan
 from twofold.engines.run import Run, thin_curve
 from twofold.errors import EnvironmentLack, InputError, JobFailed
 from twofold.launch import Finished, Job
+from twofold.launch.launchable import Launchable
 from twofold.plan import Plan
-from twofold.policy import pool_of_rank
+from twofold.policy import num_machines, pool_of_rank, ranks_of_hosts
 from twofold.policy.checkpointing import Interval
+from twofold.workload.train import UNSPECIFIED
 
 _RUNTIME = "twofold.runtime.train"
 
@@ -60,6 +62,28 @@ def embedded_job(
         num_ranks=num_ranks.pop(),
         environment=rank_environment(documents[0].plan),
         cpu_cores=rank_cores(documents[0]),
+    )
+
+
+def embedded_launchable(path: Path) -> Launchable:
+    """A plan as a command for machines that others start: each is one host of `twofold run`."""
+    path = path / "plan.json" if path.is_dir() else path
+    document = read_plan(path)
+    plan, fleet = document.plan, document.fleet
+    nodes = num_machines(plan, fleet)
+    ranks = len(ranks_of_hosts(plan, fleet, nodes)[0])
+    cpu = fleet.pool(pool_of_rank(0, plan)).node.accelerator.kind == "cpu"
+    hosts = f'--hosts {nodes} --host-index "$NODE_RANK" --head "$MASTER_ADDR:$MASTER_PORT"'
+    return Launchable(
+        name=document.model.name,
+        command=f"twofold run {path.name} --runs /workspace {hosts if nodes > 1 else ''}".rstrip(),
+        folder=path.parent.resolve(),
+        files=(path.name,),
+        num_nodes=nodes,
+        ranks_per_node=ranks,
+        resource="cpu" if cpu else "nvidia.com/gpu",
+        resources_per_node=ranks * plan.threads if cpu else ranks,
+        data=None if document.workload.text in (UNSPECIFIED, "stdlib") else document.workload.text,
     )
 
 

@@ -12,10 +12,15 @@ from pathlib import Path
 
 from twofold.document import PlanDocument, write_text
 from twofold.errors import EnvironmentLack, InputError, JobFailed
+from twofold.launch.launchable import Launchable
 from twofold.policy import num_machines, pool_of_rank, ranks_of_hosts
 
 _SAVE_S = 120
 _FIRST_PORT, _NUM_PORTS = 20000, 20000
+_FIRST_ADDRESS = (
+    'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+    "address=$(scontrol show node \"$first\" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')",
+)
 
 
 def batch_script(
@@ -62,13 +67,43 @@ def batch_script(
             "#!/bin/bash",
             *(f"#SBATCH {directive}" for directive in directives),
             "set -euo pipefail",
-            'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            "address=$(scontrol show node \"$first\" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')",
+            *_FIRST_ADDRESS,
             f"port=$(({_FIRST_PORT} + SLURM_JOB_ID % {_NUM_PORTS}))",
             f"run=({shlex.join(command)}",
             '  --hosts "$SLURM_JOB_NUM_NODES" --head "$address:$port")',
             f"exec srun --no-kill --kill-on-bad-exit=0{step} \\",
             '  bash -c \'exec "$@" --host-index "$SLURM_NODEID"\' twofold "${run[@]}"',
+            "",
+        ]
+    )
+
+
+def command_script(launch: Launchable) -> str:
+    """The launch's own command, once on every node; nothing is started again after a failure."""
+    if launch.on_cpu:
+        resources = [f"--cpus-per-task={launch.resources_per_node}"]
+    else:
+        resources = [f"--gpus-per-node={launch.resources_per_node}", "--exclusive"]
+    directives = [
+        f"--job-name=twofold-{re.sub(r'[^A-Za-z0-9._-]', '-', launch.name)}",
+        f"--nodes={launch.num_nodes}",
+        "--ntasks-per-node=1",
+        *resources,
+        f"--chdir={_quoted(launch.folder)}",
+        f"--output={_quoted(launch.folder / 'logs' / 'slurm-%j.log')}",
+        "--open-mode=append",
+    ]
+    cores = f" --cpus-per-task={launch.resources_per_node}" if launch.on_cpu else ""
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH {directive}" for directive in directives),
+            "set -euo pipefail",
+            *_FIRST_ADDRESS,
+            'export MASTER_ADDR="$address"',
+            f"export MASTER_PORT=$(({_FIRST_PORT} + SLURM_JOB_ID % {_NUM_PORTS}))",
+            f"exec srun --kill-on-bad-exit=1{cores} \\",
+            f"  bash -c 'export NODE_RANK=\"$SLURM_NODEID\"; {launch.command}'",
             "",
         ]
     )
