@@ -62,7 +62,7 @@ baseline = "static"
 """  # noqa: E501
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 def test_a_proof_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "resumed.toml").write_text(EXPERIMENT)
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
