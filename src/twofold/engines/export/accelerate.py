@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from twofold.engines.export.common import only
 from twofold.engines.export.form import Case, Engine, Files, Lack, Setting
 from twofold.engines.export.huggingface import LAYER_CLASSES, huggingface_config
+from twofold.engines.export.refusals import only
 from twofold.engines.export.shell import LAUNCH, launch_script, number, read_arguments
 from twofold.engines.export.transformers_run import (
     LACKS,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twofold.engines.export.common import only
 from twofold.engines.export.form import Case, Engine, Files, Lack, Setting
+from twofold.engines.export.refusals import only
 from twofold.engines.export.shell import LAUNCH, comment, launch_script, read_arguments
 from twofold.engines.export.transformers_run import (
     LACKS,

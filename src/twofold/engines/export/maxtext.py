@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from twofold.engines.export.common import EVERYWHERE, OWN_DATA, only
 from twofold.engines.export.form import Case, Engine, Files, Lack, Setting
+from twofold.engines.export.refusals import EVERYWHERE, OWN_DATA, only
 from twofold.engines.export.shell import LAUNCH, launch_script, number, read_arguments
 from twofold.engines.export.yaml import read_yaml, yaml_text
 from twofold.model import Model

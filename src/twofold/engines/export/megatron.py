@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from twofold.engines.export.common import EVERYWHERE, OWN_DATA, only
 from twofold.engines.export.form import NO_POOL, Case, Engine, Files, Lack, Setting
 from twofold.engines.export.megatron_model import MODEL_LACKS, model_arguments
+from twofold.engines.export.refusals import EVERYWHERE, OWN_DATA, only
 from twofold.engines.export.shell import LAUNCH, launch_script, number, read_arguments
 from twofold.plan import Plan, Stage
 

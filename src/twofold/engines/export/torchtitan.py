@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from twofold.engines.export.common import EVERYWHERE, OWN_DATA, only, warmup_steps
 from twofold.engines.export.form import NO_POOL, Case, Engine, Files, Lack, Setting
+from twofold.engines.export.refusals import EVERYWHERE, OWN_DATA, only, warmup_steps
 from twofold.engines.export.shell import (
     LAUNCH,
     comment,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from twofold.engines.export.common import EVERYWHERE, NO_PIPELINE, at_most, only
 from twofold.engines.export.form import Case, Files, Lack, Setting
 from twofold.engines.export.huggingface import huggingface_config
+from twofold.engines.export.refusals import EVERYWHERE, NO_PIPELINE, at_most, only
 from twofold.engines.export.shell import number, required
 
 _ATTENTION = {"sdpa": "sdpa", "explicit": "eager"}
