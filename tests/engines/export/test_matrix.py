@@ -35,6 +35,7 @@ def test_cells_say_what_the_rules_say() -> None:
     assert matrix["torchtitan"]["zero_stage"] == ("0", "2", "3")
     assert matrix["deepspeed"]["zero_stage"] == ("0", "1", "2", "3")
     assert matrix["accelerate"]["tensor_degree"] == ()
+    assert matrix["accelerate"]["pool"] == matrix["deepspeed"]["pool"] == ("gpu", "cpu")
     assert matrix["maxtext"]["pool"] == ("gpu", "tpu")
     for levers in matrix.values():
         assert levers["local_steps"] == levers["shares"] == levers["rebalance_steps"] == ()

@@ -16,6 +16,12 @@ _ATTENTION = {"sdpa": "sdpa", "explicit": "eager"}
 
 LACKS: tuple[Lack, ...] = (
     *EVERYWHERE,
+    Lack(
+        lever="pool",
+        refuses=lambda case: case.device not in ("cpu", "gpu"),
+        what="the export to {engine} is for GPUs and processors, and the plan for another device",
+        help="plan for such, or export to maxtext (TPU)",
+    ),
     at_most("tensor_degree", 1, "plan with tensor_degree 1, or export to megatron or torchtitan"),
     *NO_PIPELINE,
     at_most("context_degree", 1, "plan with context_degree 1, or export to megatron or torchtitan"),
