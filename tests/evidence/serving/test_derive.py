@@ -63,6 +63,15 @@ def test_where_the_baseline_fails_in_one_block_its_lowest_rate_bounds_the_ratio(
     assert dict(result.ratio.pairs)[1] == pytest.approx(4.0)
 
 
+def test_what_was_settled_beforehand_cannot_be_changed_afterwards(tmp_path: Path) -> None:
+    made = synthetic.make()
+    assert not faults(made, tmp_path)
+    experiment = {**made.experiment, "quality": {"margin": made.margin / 2}}
+    assert any("margin" in f for f in faults(replace(made, experiment=experiment), tmp_path))
+    again = replace(made, stretches=[*made.stretches, made.stretches[-1]])
+    assert any("twice" in f for f in faults(synthetic.derived(again), tmp_path))
+
+
 def test_a_busy_machine_gives_no_verdict() -> None:
     made = synthetic.make()
     busy = [replace(s, crowded_cores=1.0) for s in made.stretches]

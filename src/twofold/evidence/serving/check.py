@@ -46,6 +46,9 @@ def _targets(evidence: ServingEvidence) -> Iterator[str]:
         yield f"the targets do not come from '{baseline}' alone on the machine"
         return
     times = {t.name: t.times_unloaded for t in evidence.targets}
+    if not evidence.targets:
+        yield "there are no targets"
+        return
     attainment = evidence.targets[0].targets.attainment
     expected = [asdict(t) for t in targets_of(unloaded, times, attainment)]
     yield from differences([asdict(t) for t in evidence.targets], expected, "targets")
@@ -73,6 +76,21 @@ def _experiment(evidence: ServingEvidence) -> Iterator[str]:
     except (KeyError, TypeError, AttributeError) as error:
         yield f"the experiment cannot be read: {type(error).__name__} {error}"
         return
+    from_file = {
+        "claimed": written.get("targets", {}).get("claimed"),
+        "epsilon": written.get("quality", {}).get("epsilon"),
+        "margin": written.get("quality", {}).get("margin"),
+        "planned_blocks": None if evidence.smoke else written.get("budget", {}).get("blocks"),
+    }
+    for name, said in from_file.items():
+        if said is not None and said != getattr(evidence, name):
+            yield f"{name} is {getattr(evidence, name)}, but the experiment has {said}"
+    wanted = written.get("targets", {}).get("attainment")
+    if wanted is not None and any(t.targets.attainment != wanted for t in evidence.targets):
+        yield f"a target wants another share than the experiment's {wanted}"
+    warmup = evidence.workload.warmup_requests
+    if any(s.num_warmup > warmup for s in evidence.stretches):
+        yield f"a stretch leaves out more than its {warmup} requests of warming up"
     if claims != evidence.comparisons:
         yield f"the comparisons are {evidence.comparisons}, but the experiment has {claims}"
     ours = {t.name: t.times_unloaded for t in evidence.targets}
@@ -92,6 +110,9 @@ def _completeness(evidence: ServingEvidence) -> Iterator[str]:
     for block, found in sorted(seeds.items()):
         if len(found) > 1:
             yield f"block {block} was run with {len(found)} seeds: its arms are no pairs"
+    places = [(s.arm, s.kind, s.block, s.rate_per_s) for s in evidence.stretches if s.block >= 0]
+    if len(set(places)) < len(places):
+        yield "a stretch is there twice"
     for arm in evidence.arms:
         for block in range(evidence.planned_blocks if arm.every_block else 1):
             rates = {

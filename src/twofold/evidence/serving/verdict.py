@@ -43,7 +43,6 @@ def judge(
         (block, ours_value / theirs_value)
         for block in sorted(ours.keys() & theirs.keys())
         if (ours_value := ours[block].value) is not None
-        and theirs[block].high is not None
         and (theirs_value := theirs[block].value or (None if mostly_empty else theirs[block].high))
     ]
     ratio = ratio_or_none(pairs)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from twofold.document import from_mapping, read_text, write_text
+from twofold.errors import InputError
 from twofold.evidence.serving.answers import Stretch
 from twofold.evidence.serving.records import ServingArm, ServingEvidence
 from twofold.measure.blocks import run_order
@@ -38,10 +39,16 @@ def kept_stretches(folder: Path) -> list[Stretch]:
     path = folder / _KEPT
     if not path.is_file():
         return []
-    return [
-        from_mapping(json.loads(line), Stretch, at=f"{path}, line {number}")
-        for number, line in enumerate(read_text(path).splitlines(), start=1)
-    ]
+    kept = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        at = f"{path}, line {number}"
+        try:
+            kept.append(from_mapping(json.loads(line), Stretch, at=at))
+        except ValueError as error:
+            raise InputError(
+                f"the line is no stretch: {error}", at=at, help="begin a new proof"
+            ) from error
+    return kept
 
 
 async def _block(

@@ -89,6 +89,12 @@ def is_serving_proof(folder: Path) -> bool:
 
 def resume_serving(folder: Path, *, progress: Progress) -> ServingProof:
     """Go on with the blocks that are missing, at the rates and with the plans written down."""
+    if (folder / "evidence.json").is_file():
+        raise InputError(
+            "the proof is finished",
+            at=str(folder / "evidence.json"),
+            help="re-check it with `twofold prove --check`, or begin a new one",
+        )
     draft, untouched = read_serving_evidence(folder / _DRAFT)
     if not untouched:
         raise InputError(
