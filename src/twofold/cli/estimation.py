@@ -43,6 +43,7 @@ class Estimate:
 
     def execute(self) -> int:
         from twofold import __version__
+        from twofold.cli.importing import named_model
         from twofold.cli.questions import (
             efficiency_notes,
             read_efficiencies,
@@ -56,10 +57,9 @@ class Estimate:
         from twofold.report.fleet_text import estimate_text
         from twofold.search.given import read_given_plan
         from twofold.search.options import make_option
-        from twofold.sources.models import find_model
 
         date, fit = run_date(self.date), read_efficiencies(self.calibration)
-        model = find_model(self.model)
+        model = named_model(self.model)
         workload, notes = workload_of(
             model,
             self.model,

@@ -28,20 +28,30 @@ class Inspect:
     """Print one JSON document."""
 
     def execute(self) -> int:
+        from twofold.cli.importing import imported_model
         from twofold.cli.inspection import find_subject
         from twofold.fleet import Fleet
         from twofold.model.description import describe_model
         from twofold.report.catalog_text import fleet_text, model_text
+        from twofold.report.import_text import import_lines, import_mapping
 
         if self.seq_len is not None and self.seq_len < 1:
             raise InputError(
                 f"seq_len is {self.seq_len}", at="--seq-len", help="use at least 1 token"
             )
+        imported = imported_model(self.name)
+        if imported is not None:
+            described = describe_model(imported.model, self.seq_len) | {"plan_as": self.name}
+            if self.json:
+                answer(described | {"imported": import_mapping(imported)})
+            else:
+                answer("\n".join([*import_lines(imported), "", model_text(described)]))
+            return 0
         subject = find_subject(self.name, region=self.region, term=term_of(self.term))
         if isinstance(subject, Fleet):
             answer(asdict(subject) if self.json else fleet_text(subject))
         else:
-            described = describe_model(subject, self.seq_len)
+            described = describe_model(subject, self.seq_len) | {"plan_as": self.name}
             answer(described if self.json else model_text(described))
         return 0
 

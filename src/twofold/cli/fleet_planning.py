@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twofold import __version__
 from twofold.cli.choices import objective_of, precisions_of, read_limit, term_of
+from twofold.cli.importing import named_model
 from twofold.cli.output import EXIT_NO, answer, text_width
 from twofold.cli.placement_planning import pool_notes
 from twofold.cli.questions import (
@@ -28,7 +29,6 @@ from twofold.perf.speeds import NARROW_KEYS, Efficiencies
 from twofold.report.fleet_text import answers_text, question_line
 from twofold.search.answers import Wish, answer_fleets, best_of, find_front
 from twofold.search.options import Option
-from twofold.sources.models import find_model
 from twofold.units import format_bytes, parse_bytes, parse_count, parse_seconds, parse_watts
 from twofold.workload import Train
 
@@ -104,7 +104,7 @@ def _understand(verb: Plan) -> _Question:
         precisions=None if verb.precision is None else precisions_of(verb.precision),
         memory_limit_bytes=read_limit(verb.memory_limit, parse_bytes, at="--memory-limit"),
     )
-    model = find_model(verb.model)
+    model = named_model(verb.model)
     workload, notes = workload_of(
         model,
         verb.model,
@@ -336,7 +336,7 @@ def _models(vary: str) -> list[Model]:
             at="--vary",
             help="for example --vary model=mixtral-8x7b,qwen3-30b-a3b",
         )
-    return [find_model(name.strip()) for name in names.split(",")]
+    return [named_model(name.strip()) for name in names.split(",")]
 
 
 def _home(fleets: Sequence[Fleet], option: Option) -> Fleet:

@@ -15,6 +15,7 @@ from twofold.errors import InputError
 from twofold.fleet import Fleet
 from twofold.model import Model
 from twofold.sources.models import find_model, model_names
+from twofold.sources.named import scheme_of
 
 
 def find_subject(name: str, *, region: str | None, term: Term) -> Model | Fleet:
@@ -24,7 +25,8 @@ def find_subject(name: str, *, region: str | None, term: Term) -> Model | Fleet:
     try:
         return find_model(name)
     except InputError as no_model:
-        if Path(name).suffix in (".toml", ".json") or Path(name).is_dir():
+        path = Path(name)
+        if scheme_of(name) or path.suffix in (".toml", ".json") or path.is_dir():
             raise
         try:
             return read_fleet([name], region=region, term=term)
@@ -40,7 +42,7 @@ def find_subject(name: str, *, region: str | None, term: Term) -> Model | Fleet:
 
 def is_model(name: str) -> bool:
     """Whether the catalog has a model of that name or alias; files do not count."""
-    if Path(name).suffix or "/" in name:
+    if scheme_of(name) is not None or Path(name).suffix or "/" in name:
         return name in model_names()
     try:
         find_model(name)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from twofold import __version__
 from twofold.catalog import LOCAL, Term, read_fleet
 from twofold.cli.choices import precisions_of, read_limit, term_of
+from twofold.cli.importing import named_model
 from twofold.cli.output import answer
 from twofold.cli.questions import (
     efficiency_notes,
@@ -24,7 +25,6 @@ from twofold.report.placement_text import placement_text
 from twofold.search.placement.answer import PlacementAnswer, place
 from twofold.search.placement.found import Placement
 from twofold.search.placement.question import is_calibrated, make_question
-from twofold.sources.models import find_model
 from twofold.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def pool_notes(fleets: Sequence[Fleet]) -> list[str]:
 def plan_over_pools(verb: Plan) -> int:
     """Understand, place, write the plan."""
     term: Term = term_of(verb.term)
-    model = find_model(verb.model)
+    model = named_model(verb.model)
     (fleet,), notes = read_fleets(verb.fleet, region=verb.region, term=term)
     local = any(is_calibrated(pool) for pool in fleet.pools)
     if local:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 from twofold import __version__
 from twofold.cli.choices import choose, objective_of, term_of
+from twofold.cli.importing import named_model
 from twofold.cli.output import EXIT_NO, answer, text_width, watcher
 from twofold.cli.questions import run_date
 from twofold.cli.serving_workload import serve_workload
@@ -97,11 +98,9 @@ def _lacks(verb: Plan, document: ServingDocument) -> str | None:
 
 
 def _understand(verb: Plan) -> tuple[ServingQuestion, list[str]]:
-    from twofold.sources.models import find_model
-
 
     assert verb.serve is not None
-    model = find_model(verb.model)
+    model = named_model(verb.model)
     workload = serve_workload(
         verb.serve, rate=verb.rate, users=verb.users, ttft=verb.ttft, tpot=verb.tpot
     )

@@ -110,7 +110,10 @@ def model_text(described: Mapping[str, Any]) -> str:
     lines = [name, *aligned(rows)]
     lines += [f"shape: {shape}"] if shape else []
     lines += ["", *aligned(table, left=(0, 1, 2)), ""]
-    lines.append(f"next: twofold plan {name} --fleet dgx-h100:8 --tokens 100B --global-batch 512")
+    lines.append(
+        f"next: twofold plan {described.get('plan_as', name)} --fleet dgx-h100:8 --tokens 100B "
+        "--global-batch 512"
+    )
     return "\n".join(lines)
 
 

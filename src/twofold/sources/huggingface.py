@@ -50,10 +50,17 @@ def model_from_config(config: Mapping[str, Any], *, name: str | None = None) -> 
             help=(f"the nearest is '{near[0]}'; " if near else "")
             + "supported are "
             + ", ".join(supported_model_types())
-            + "; or write the shape as a TOML of your own",
+            + f"; read were {_read_sizes(config)}: what is missing is how this family puts them "
+            "together. Bring its code by torch:module:function, or write the shape as a TOML",
         )
     title = name or read.word("_name_or_path", default="").rpartition("/")[2] or kind
     return Model(name=title, **reader(read))
+
+
+def _read_sizes(config: Mapping[str, Any]) -> str:
+    """The sizes that a config of an unknown family states."""
+    sizes = [f"{key} {value}" for key, value in config.items() if type(value) is int]
+    return ", ".join(sizes[:12]) or "no sizes"
 
 
 def supported_model_types() -> list[str]:

@@ -18,7 +18,9 @@ from typing import Any
 from twofold.document import from_mapping, read_text
 from twofold.errors import InputError
 from twofold.model import Model
+from twofold.sources.hub import model_from_hub
 from twofold.sources.huggingface import model_from_config
+from twofold.sources.named import import_model, scheme_of
 from twofold.sources.table import network_from_table
 
 _FOLDER = Path(__file__).parents[1] / "catalog" / "models"
@@ -37,7 +39,13 @@ _ENVELOPE = (
 
 
 def find_model(name_or_path: str) -> Model:
-    """The model of a catalog name, of a folder with `config.json`, or of a JSON or TOML file."""
+    """The model of a catalog name, of a folder with `config.json`, of a JSON or TOML file, or of a
+    name with a scheme (see `sources.named`), which may run the user's code."""
+    scheme = scheme_of(name_or_path)
+    if scheme == "hf":
+        return model_from_hub(name_or_path.removeprefix("hf:"))
+    if scheme is not None:
+        return import_model(name_or_path).model
     path = _catalog_path(name_or_path)
     if path is not None:
         own = name_or_path.lower()
