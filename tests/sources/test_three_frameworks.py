@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from twofold.errors import InputError
+from twofold.errors import EnvironmentLack, InputError
 from twofold.model import Model
 from twofold.sources.named import import_model
 
@@ -44,7 +45,9 @@ def test_in_jax(name: str) -> None:
     assert imported(f"jax:{PLACE}.jax_networks:{name}") == DECODER
 
 
-def test_in_keras(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_in_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     pytest.importorskip("jax", reason="JAX is not installed: twofold[keras]")
     keras = pytest.importorskip("keras", reason="Keras is not installed: twofold[keras]")
     assert imported(f"keras:{PLACE}.keras_networks:decoder") == DECODER
@@ -66,7 +69,9 @@ def test_values_that_decide_cannot_be_traced_in_jax() -> None:
         import_model(f"jax:{PLACE}.jax_networks:chooses")
 
 
-def test_in_tensorflow(tmp_path: Path) -> None:
+def test_in_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "keras" not in sys.modules:
+        monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
     import keras
 
@@ -80,10 +85,6 @@ def test_in_tensorflow(tmp_path: Path) -> None:
 
 
 def test_a_missing_framework_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from twofold.errors import EnvironmentLack
-
     for framework, name in (("torch", "torch:a:b"), ("jax", "jax:a:b")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, framework, None)
