@@ -81,6 +81,8 @@ def read_acts(trace: Trace) -> tuple[Act, ...]:
 
 
 def _read(trace: Trace, step: Step, facts: _Facts, used: set[int]) -> Act | None:
+    if step.form in ("constant", "iota"):  # what they read are shapes
+        step = replace(step, reads=())
     reads = tuple(facts.of(value) for value in step.reads)
     live = any(value in facts.live for value in reads)
     if step.form == "view" and len(step.reads) == 1:
@@ -123,7 +125,7 @@ def _read(trace: Trace, step: Step, facts: _Facts, used: set[int]) -> Act | None
 
 def _note(step: Step, reads: tuple[int, ...], facts: _Facts, *, live: bool) -> None:
     """Carry what is known of the values read over to those written."""
-    counted = step.form == "iota" or any(value in facts.counts for value in reads)
+    counted = step.form in ("iota", "count") or any(value in facts.counts for value in reads)
     masks = any(value in facts.masks for value in reads)
     masks = masks or step.form == "triangle" or (step.form == "compare" and counted)
     masks = masks and step.product is None and not any(v in facts.activations for v in reads)
@@ -158,7 +160,7 @@ def _product(step: Step, reads: tuple[int, ...], facts: _Facts) -> Product | Non
 
 def _rows_of(trace: Trace, step: Step, reads: tuple[int, ...]) -> Product:
     """Rows and channels of a vector operation: of its result, or of what it reduces."""
-    reduces = step.form in ("reduce", "pool", "loss")
+    reduces = step.form in ("reduce", "count", "pool", "loss")
     candidates = reads if reduces else step.writes
     shapes = [trace.values[value].shape for value in candidates]
     shape = max(shapes, key=lambda s: _size(s), default=(1,)) or (1,)

@@ -34,8 +34,9 @@ _FORMS = {
     "square": "square integer_pow pow",
     "unary": "rsqrt sqrt cbrt neg log log1p expm1 sign floor ceil round cosh sinh",
     "sine": "sin cos",
+    "count": "cumsum",
     "reduce": """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin
-        cumsum cumprod cummax cumlogsumexp sort top_k""",
+        cumprod cummax cumlogsumexp sort top_k""",
     "pool": """reduce_window_sum reduce_window_max reduce_window_min reduce_window
         select_and_gather_add""",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twofold.errors import EnvironmentLack, InputError
-from twofold.sources.tensorflow_forms import CALLS, FORM_OF, IGNORED, LOOPS, VIEWS
+from twofold.sources.tensorflow_forms import FORM_OF, IGNORED, LOOPS, VIEWS
 from twofold.sources.trace import Product, Step, Trace, Value
 
 SEQ_LEN = 128
@@ -44,8 +44,9 @@ def trace_saved_model(target: str, *, at: str) -> tuple[Trace, tuple[str, ...]]:
         for name, tensor in signature.structured_input_signature[1].items()
     }
     concrete = tf.function(lambda **given: signature(**given)).get_concrete_function(**inputs)
-    walk = _Walk(concrete.graph.as_graph_def().library.function, signature, at)
-    walk.run_outer(concrete)
+    graph, parameters, states = _flat_graph(concrete, signature)
+    walk = _Walk(at)
+    walk.run(graph, parameters, states)
     trace = Trace(
         framework="TensorFlow",
         name=folder.name,
@@ -79,69 +80,110 @@ def _spec(tf: Any, name: str, tensor: Any, assumed: list[str]) -> Any:
     return tf.TensorSpec(shape, tensor.dtype, name=name)
 
 
-class _Walk:
-    """Goes through graphs in order; a tensor's place in `values` by its name in its graph."""
+def _flat_graph(concrete: Any, signature: Any) -> tuple[Any, dict[str, Any], set[str]]:
+    """The graph with its calls inlined and variables as placeholders of their shapes, so that
+    TensorFlow infers all sizes; the names of trainable variables, and of states."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
 
-    def __init__(self, library: Sequence[Any], signature: Any, at: str) -> None:
+    held = {v.handle._id: v for v in signature.variables}
+    variables = {
+        inner.name.partition(":")[0]: held[outer._id]
+        for outer, inner in concrete.graph.captures
+        if outer.dtype == tf.resource and outer._id in held
+    }
+    definition = _run_inline_graph_optimization(concrete, False, True)
+    _pass_types_on(definition, variables)
+    for node in list(definition.node):
+        node.attr.pop("_output_shapes", None)
+        if node.name in variables:
+            node.attr["dtype"].type = variables[node.name].dtype.as_datatype_enum
+            node.attr["shape"].shape.CopyFrom(variables[node.name].shape.as_proto())
+        elif node.op == "ReadVariableOp":
+            node.op = "Identity"
+            node.attr["T"].CopyFrom(node.attr.pop("dtype"))
+        elif node.op == "ResourceGather":
+            _gather(node, definition)
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(definition, name="")
+    trained = {name: v for name, v in variables.items() if v.trainable}
+    return graph, trained, set(variables) - set(trained)
+
+
+def _pass_types_on(definition: Any, variables: Mapping[str, Any]) -> None:
+    """Handles handed on by name become what they are handles of."""
+    import tensorflow as tf
+
+    handed = dict(variables)
+    resource = tf.resource.as_datatype_enum
+    links = [n for n in definition.node if n.op == "Identity" and n.attr["T"].type == resource]
+    while links:
+        rest = [node for node in links if node.input[0].partition(":")[0] not in handed]
+        if len(rest) == len(links):
+            return
+        for node in links:
+            variable = handed.get(node.input[0].partition(":")[0])
+            if variable is not None:
+                handed[node.name] = variable
+                node.attr["T"].type = variable.dtype.as_datatype_enum
+        links = rest
+
+
+def _gather(node: Any, definition: Any) -> None:
+    """A look-up in a variable as one in a tensor."""
+    import tensorflow as tf
+
+    axis = definition.node.add()
+    axis.name, axis.op = f"{node.name}/twofold_axis", "Const"
+    axis.attr["dtype"].type = tf.int32.as_datatype_enum
+    axis.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(0))
+    node.op = "GatherV2"
+    node.input.insert(2, axis.name)
+    node.attr["Tparams"].CopyFrom(node.attr.pop("dtype"))
+    node.attr["Taxis"].type = tf.int32.as_datatype_enum
+    node.attr.pop("validate_indices", None)
+
+
+class _Walk:
+    """Goes through a graph in order; a tensor's place in `values` by its name."""
+
+    def __init__(self, at: str) -> None:
         self.steps: list[Step] = []
         self.values: list[Value] = []
-        self._library = {function.signature.name: function for function in library}
-        self._trainable = {v.handle._id: bool(v.trainable) for v in signature.variables}
-        self._names = {v.handle._id: v.name for v in signature.variables}
         self._at = at
 
-    def run_outer(self, concrete: Any) -> None:
-        handles = {inner.name: outer for outer, inner in concrete.graph.captures}
+    def run(self, graph: Any, parameters: Mapping[str, Any], states: set[str]) -> None:
         known: dict[str, int] = {}
-        for tensor in concrete.graph.inputs:
-            handle = handles.get(tensor.name)
-            known[tensor.name] = (
-                self._new(tensor, "input") if handle is None else self._variable(handle)
-            )
-        self._run(concrete.graph, known)
+        for op in graph.get_operations():
+            if op.type in IGNORED:
+                continue
+            if op.type == "Placeholder":
+                origin = "parameter" if op.name in parameters else "input"
+                origin = "constant" if op.name in states else origin
+                name = parameters[op.name].name if op.name in parameters else op.name
+                known[op.outputs[0].name] = self._new(op.outputs[0], origin, name)
+                continue
+            reads = [known[tensor.name] for tensor in op.inputs]
+            for tensor, value in zip(op.outputs, self._step(op, reads), strict=True):
+                known[tensor.name] = value
 
-    def _variable(self, handle: Any) -> int:
-        """A variable: a parameter where it is trainable, else a state."""
-        data = getattr(handle, "_handle_data", None)
-        shape: tuple[int, ...] = ()
-        if data is not None and data.is_set:
-            shape = tuple(dim.size for dim in data.shape_and_type[0].shape.dim)
-        known = getattr(handle, "_id", None)
-        origin: Any = "parameter" if self._trainable.get(known, False) else "constant"
-        name = self._names.get(known, "")
-        self.values.append(Value(shape=shape, origin=origin, name=name))
-        return len(self.values) - 1
-
-    def _new(self, tensor: Any, origin: Any) -> int:
+    def _new(self, tensor: Any, origin: Any, name: str = "") -> int:
         sides = tuple(
             1 if side is None else int(side) for side in (tensor.shape if tensor.shape.rank else ())
         )
-        self.values.append(Value(shape=sides, origin=origin))
+        self.values.append(Value(shape=sides, origin=origin, name=name))
         return len(self.values) - 1
 
-    def _run(self, graph: Any, known: dict[str, int]) -> None:
-        for op in graph.get_operations():
-            if op.type in IGNORED or all(t.name in known for t in op.outputs):
-                continue
-            reads = [known[t.name] for t in op.inputs if t.name in known]
-            for tensor, value in zip(op.outputs, self._step(op, reads, graph), strict=True):
-                known[tensor.name] = value
-
-    def _step(self, op: Any, reads: list[int], graph: Any) -> list[int]:
-        if op.type in CALLS:
-            return self._call(op, reads, graph)
+    def _step(self, op: Any, reads: list[int]) -> list[int]:
         if op.type in LOOPS:
             raise InputError(
                 f"the graph has a loop, '{op.name}', whose length is not known",
                 at=self._at,
                 help="import the model by keras:FILE or jax:, where loops are unrolled",
             )
-        if (
-            op.type in ("ReadVariableOp", "Identity")
-            and reads
-            and op.outputs[0].dtype.name != "resource"
-        ):
-            return reads[:1]
+        if op.type == "Identity":
+            return reads
         writes = [self._new(tensor, "step") for tensor in op.outputs]
         form = "view" if op.type in VIEWS else FORM_OF.get(op.type, op.type)
         product = _product(op)
@@ -162,16 +204,6 @@ class _Walk:
                 help="save the model with fixed sides but for the batch",
             )
         return writes
-
-    def _call(self, op: Any, reads: list[int], graph: Any) -> list[int]:
-        from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
-
-        name = op.get_attr("f").name
-        shapes = [tensor.shape for tensor in op.inputs]
-        inner = function_def_to_graph(self._library[name], input_shapes=shapes)
-        known = {t.name: value for t, value in zip(inner.inputs, reads, strict=True)}
-        self._run(inner, known)
-        return [known[tensor.name] for tensor in inner.outputs]
 
 
 def _product(op: Any) -> Product | None:

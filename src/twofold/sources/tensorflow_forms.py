@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from twofold.sources.trace import words
 
-CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-
-LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})
+LOOPS = words("While StatelessWhile If StatelessIf PartitionedCall StatefulPartitionedCall")
 
 IGNORED = frozenset({"NoOp", "Assert", "CheckNumerics"})
 
@@ -38,7 +36,8 @@ _FORMS = {
     "sine": "Sin Cos",
     "softmax": "Softmax LogSoftmax",
     "batchnorm": "FusedBatchNormV3 FusedBatchNormV2 FusedBatchNorm",
-    "reduce": "Sum Mean Max Min Prod All Any ArgMax ArgMin Cumsum TopKV2",
+    "count": "Cumsum",
+    "reduce": "Sum Mean Max Min Prod All Any ArgMax ArgMin TopKV2",
     "pool": "MaxPool AvgPool MaxPoolV2 MaxPool3D AvgPool3D",
 }
 

@@ -49,7 +49,8 @@ _FORMS = {
     "rmsnorm": "rms_norm _fused_rms_norm linalg_vector_norm",
     "batchnorm": """native_batch_norm _native_batch_norm_legit cudnn_batch_norm
         _batch_norm_with_update _native_batch_norm_legit_no_training""",
-    "reduce": """sum mean amax amin max min var std var_mean argmax argmin prod cumsum
+    "count": "cumsum",
+    "reduce": """sum mean amax amin max min var std var_mean argmax argmin prod
         logsumexp any all topk sort cumprod logcumsumexp""",
     "pool": """max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d
         max_pool2d avg_pool1d adaptive_avg_pool1d avg_pool3d max_pool3d_with_indices

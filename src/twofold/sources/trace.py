@@ -91,6 +91,7 @@ FORMS: dict[str, str] = {
     "layernorm": "layernorm",
     "rmsnorm": "rmsnorm",
     "batchnorm": "batchnorm",
+    "count": "pool",
     "reduce": "pool",
     "pool": "pool",
     "dropout": "add",
