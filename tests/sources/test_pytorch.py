@@ -115,6 +115,13 @@ def test_a_recurrent_net_is_few_rows() -> None:
     assert not imported.unrecognised
 
 
+def test_widths_that_come_of_tensors_are_right() -> None:
+    """8, 23 and 64; what hangs on initial weights is said to be assumed."""
+    imported = import_model(target("computed_widths"))
+    assert num_parameters(imported.model) == 8 * 23 + 23 + 23 * 64 + 64
+    assert imported.assumed[0].startswith("random values")
+
+
 def test_an_operation_without_a_rule_is_listed() -> None:
     imported = import_model(target("odd"))
     assert [one.source for one in imported.unrecognised] == ["aten.linalg_inv_ex"]

@@ -18,8 +18,11 @@ class Shadow:
 
     def scalar(self, tensor: Any) -> Any:
         """The number that a fake tensor stands for, None where it is not known."""
+        from torch.utils._python_dispatch import _disable_current_modes
+
         known = self._of(tensor)
-        return None if known is None else known.item()
+        with _disable_current_modes():
+            return None if known is None else known.item()
 
     def follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Do to the real tensors what was done to the fake ones."""

@@ -314,3 +314,11 @@ def small_resnet50() -> tuple[nn.Module, Tensor]:
 
 def small_unet() -> tuple[nn.Module, Tensor]:
     return unet(), torch.zeros(1, 3, 64, 64)
+
+
+def computed_widths() -> nn.Module:
+    """Widths that come of tensors, as RegNet's do, and a rate that comes of random ones."""
+    widths = torch.pow(2.0, torch.arange(3) * 1.5 + 3).round().int().tolist()
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    rate = 0.1 if float(layers[0].weight.detach().sum()) > 1e9 else 0.0
+    return nn.Sequential(*layers, nn.Dropout(rate))
